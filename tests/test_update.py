@@ -1,0 +1,245 @@
+"""One optimizer update: the chunked head against full logits, and a gradient that does not depend on how the batch is cut."""
+
+import dataclasses
+import math
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+import rl_gppo
+from rewards import Reward
+from rl_gppo import Config, HeadLogprobs, Policy, Prompt, Run, Sample, collate, plan_microbatches
+
+
+def tiny_model(tied: bool = True, seed: int = 0) -> Qwen3ForCausalLM:
+    torch.manual_seed(seed)
+    return Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        max_position_embeddings=256, tie_word_embeddings=tied, attn_implementation="sdpa"))
+
+
+def make_samples(n_groups: int = 5, per_group: int = 4, seed: int = 0) -> list[Sample]:
+    rng = random.Random(seed)
+    samples = []
+    for group in range(n_groups):
+        prompt = Prompt([rng.randrange(3, 97) for _ in range(rng.randint(2, 12))], "", "math_verify", "1")
+        for _ in range(per_group):
+            response = [rng.randrange(3, 97) for _ in range(rng.randint(1, 40))]
+            samples.append(Sample(prompt, group, response, [-rng.random() * 5 for _ in response], False,
+                                  Reward(1.0, rng.random() < 0.5, "correct"), rng.gauss(0, 1)))
+    return samples
+
+
+def make_run(cfg: Config, model=None, packed: bool = False) -> Run:
+    accelerator = Accelerator(cpu=True)
+    policy = Policy(model or tiny_model())
+    optimizer = accelerator.prepare(torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay))
+    return Run(cfg, accelerator, policy, optimizer, None, [1], 0, packed)
+
+
+# ------------------------------------------------------------------------------------------------------------------ head
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_head_equals_full_logits(chunk, temperature):
+    """Value, entropy and both gradients against torch.distributions on full logits in float64."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(50, 16, requires_grad=True), torch.randn(97, 16, requires_grad=True)
+    targets, upstream = torch.randint(97, (50,)), torch.randn(50)
+    logprobs, entropy = HeadLogprobs.apply(hidden, weight, targets, temperature, chunk, True)
+    (logprobs * upstream).sum().backward()
+    h, w = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    full = torch.distributions.Categorical(logits=h @ w.T / temperature)
+    (full.log_prob(targets) * upstream).sum().backward()
+    torch.testing.assert_close(logprobs.double(), full.log_prob(targets).detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropy.double(), full.entropy().detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(hidden.grad.double(), h.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weight.grad.double(), w.grad, rtol=1e-4, atol=1e-5)
+    assert not entropy.requires_grad
+
+
+def test_head_in_bf16_is_as_good_as_its_input():
+    """bf16 hidden states and head: logits in fp32 are exact products, so the error is far below bf16's own 2^-8."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(40, 64).bfloat16().requires_grad_(), torch.randn(300, 64).bfloat16().requires_grad_()
+    targets = torch.randint(300, (40,))
+    logprobs, _ = HeadLogprobs.apply(hidden, weight, targets, 1.0, 16, False)
+    exact = (hidden.double() @ weight.double().T).log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+    assert logprobs.dtype == torch.float32 and (logprobs - exact).abs().max() < 1e-4
+    logprobs.sum().backward()
+    assert hidden.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("packed", [False, True])
+def test_policy_logprobs_are_the_models(tied, packed):
+    """Each response alone through the Hugging Face model with its own head; padding or packing must not be seen."""
+    cfg, model, samples = Config(temperature=0.7), tiny_model(tied), make_samples()
+    logprobs, entropy = Policy(model)(collate(samples, packed, "cpu", 0), cfg, True)
+    for row, sample in enumerate(samples):
+        ids, n = torch.tensor([sample.prompt.ids + sample.response]), len(sample.response)
+        full = torch.distributions.Categorical(logits=model(ids).logits[0, -n - 1:-1] / 0.7)
+        torch.testing.assert_close(logprobs[row, :n], full.log_prob(torch.tensor(sample.response)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(entropy[row, :n], full.entropy(), rtol=1e-5, atol=1e-5)
+        assert torch.all(logprobs[row, n:] == 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- cutting up
+def whole_update(cfg: Config, samples: list[Sample], packed: bool = False) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Two updates of one rollout (the second one off-policy), from the same initial weights: metrics and final weights."""
+    run = make_run(cfg, packed=packed)
+    metrics = rl_gppo.train_on(samples, 0, run)
+    return metrics, {k: v.clone() for k, v in run.policy.state_dict().items()}
+
+
+@pytest.mark.parametrize("loss", ["gppo", "clip_higher_erc", "gspo", "cispo"])
+def test_update_does_not_depend_on_the_cut(loss):
+    """Any token budget (one micro-batch to one sample each), packed or padded: same metrics and weights to 1e-5."""
+    cfg, samples = Config(loss=loss, lr=1e-3, minibatch_prompts=3, warmup_steps=0), make_samples()
+    reference, weights = whole_update(cfg, samples)
+    assert reference["updates"] == 2 and reference["approx_kl"] > 0  # the second update is off-policy
+    for budget, packed in [(1, False), (60, False), (137, False), (60, True), (10**6, True)]:
+        metrics, cut = whole_update(dataclasses.replace(cfg, token_budget=budget), samples, packed)
+        for key in ("loss", "pg_loss", "sft_loss", "grad_norm", "entropy", "approx_kl"):
+            assert metrics[key] == pytest.approx(reference[key], rel=1e-4 if key == "approx_kl" else 1e-5, abs=1e-6), (key, budget)
+        assert metrics["clip_frac_high"] == reference["clip_frac_high"]
+        for name, weight in weights.items():
+            # Adam's first step is ±lr whatever the gradient's size, so a near-zero gradient may flip: compare in units of lr
+            assert (cut[name] - weight).abs().mean() < 1e-5 * cfg.lr / 1e-3 and (cut[name] - weight).abs().max() < 2.1 * cfg.lr
+
+
+def gradient_of(samples: list[Sample], cfg: Config, cuts: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Gradient of one mini-batch from the given micro-batches, through micro_loss itself."""
+    run = make_run(cfg)
+    tokens = sum(len(s.response) for s in samples)
+    positive = sum(len(s.response) for s in samples if s.reward.correct)
+    for cut in cuts:
+        batch = collate([samples[i] for i in cut], False, "cpu", 0)
+        batch["old_logprobs"] = batch["rollout_logprobs"].clone()  # far from the policy: every region of the table is met
+        rl_gppo.micro_loss(batch, tokens, positive, run)[0].backward()
+    return {name: p.grad.clone() for name, p in run.policy.named_parameters()}
+
+
+@pytest.mark.parametrize("loss", ["ppo", "clip_higher", "gppo", "gppo_high", "cispo", "gspo", "reinforce"])
+def test_gradient_does_not_depend_on_split_or_order(loss):
+    cfg, samples = Config(loss=loss), make_samples()
+    everything = list(range(len(samples)))
+    reference = gradient_of(samples, cfg, [everything])
+    shuffled = random.Random(3).sample(everything, len(everything))
+    for cuts in ([[i] for i in everything], [everything[:3], everything[3:]], [shuffled], [shuffled[:7], [], shuffled[7:]]):
+        for name, grad in gradient_of(samples, cfg, cuts).items():
+            assert (grad - reference[name]).norm() <= 1e-5 * reference[name].norm(), (name, cuts)
+
+
+def test_first_update_has_ratio_one():
+    """Old logprobs come from the same shapes, so the first of the updates is on-policy to the last bit."""
+    run = make_run(Config(minibatch_prompts=100))
+    metrics = rl_gppo.train_on(make_samples(), 0, run)
+    assert metrics["updates"] == 1 and metrics["approx_kl"] == 0.0 and metrics["clip_frac_high"] == metrics["clip_frac_low"] == 0.0
+
+
+def test_lm_loss_is_the_mean_over_correct_tokens():
+    """Eq. 13 by hand, and α = 0 takes it out of the gradient."""
+    samples, run = make_samples(), make_run(Config(minibatch_prompts=100, lr=0.0))
+    metrics = rl_gppo.train_on(samples, 0, run)
+    total, count = 0.0, 0
+    for s in samples:
+        if s.reward.correct:
+            logits = run.policy.lm(torch.tensor([s.prompt.ids + s.response])).logits[0, -len(s.response) - 1:-1]
+            total -= logits.log_softmax(-1).gather(-1, torch.tensor(s.response)[:, None]).sum().item()
+            count += len(s.response)
+    assert metrics["sft_loss"] == pytest.approx(total / count, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(metrics["pg_loss"] + 0.1 * metrics["sft_loss"])
+
+
+def test_non_finite_update_is_skipped_and_counted():
+    run, samples = make_run(Config(minibatch_prompts=2)), make_samples(4)
+    samples[0].advantage = math.inf
+    before = {k: v.clone() for k, v in run.policy.state_dict().items()}
+    metrics = rl_gppo.train_on([s for s in samples if s.group in (0,)], 0, run)
+    assert metrics["updates_skipped"] == 1 and all(torch.equal(v, before[k]) for k, v in run.policy.state_dict().items())
+    metrics = rl_gppo.train_on(samples, 0, run)
+    assert metrics["updates"] == 2 and metrics["updates_skipped"] == 1
+    assert not all(torch.equal(v, before[k]) for k, v in run.policy.state_dict().items())
+
+
+def test_rollout_correction_caps_the_weight():
+    """Weight min(π_old/π_engine, C) on each token: C below every ratio scales the policy gradient by C exactly."""
+    samples = make_samples()
+    for s in samples:
+        s.logprobs = [-30.0] * len(s.response)  # the engine's policy is far below the trainer's: every weight is capped
+    plain = rl_gppo.train_on(samples, 0, make_run(Config(minibatch_prompts=100, sft_coef=0.0)))
+    capped = rl_gppo.train_on(samples, 0, make_run(Config(minibatch_prompts=100, sft_coef=0.0, rollout_correction_cap=0.5)))
+    assert capped["pg_loss"] == pytest.approx(0.5 * plain["pg_loss"], rel=1e-5)
+    assert capped["grad_norm"] == pytest.approx(0.5 * plain["grad_norm"], rel=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------- plans
+@pytest.mark.parametrize("packed", [False, True])
+def test_microbatch_plan(packed):
+    rng = random.Random(0)
+    for trial in range(200):
+        lengths = [rng.randint(1, 300) for _ in range(rng.randint(0, 40))]
+        ranks, budget = rng.randint(1, 9), rng.choice([1, 100, 300, 1000, 10**9])
+        plan = plan_microbatches(lengths, ranks, budget, packed)
+        assert len(plan) == ranks and len({len(micros) for micros in plan}) == 1  # every rank calls the collectives equally often
+        assert sorted(i for micros in plan for micro in micros for i in micro) == list(range(len(lengths)))
+        for micro in (m for micros in plan for m in micros if m):
+            cost = sum(lengths[i] for i in micro) if packed else max(lengths[i] for i in micro) * len(micro)
+            assert len(micro) == 1 or cost <= budget
+
+
+def test_ranks_get_even_loads():
+    rng = random.Random(1)
+    lengths = [int(math.exp(rng.gauss(6, 1))) for _ in range(400)]
+    plan = plan_microbatches(lengths, 8, 4096, True)
+    loads = [sum(lengths[i] for micro in micros for i in micro) for micros in plan]
+    assert max(loads) < 1.02 * min(loads)
+
+
+# ------------------------------------------------------------------------------------------------------------ advantages
+def group_of(*scores, status="wrong"):
+    return [Reward(float(s), s == 1, "correct" if s == 1 else status) for s in scores]
+
+
+def judged(*groups):
+    prompt = Prompt([1], "", "", "")
+    return [Sample(prompt, g, [1], [0.0], False, r) for g, group in enumerate(groups) for r in group]
+
+
+def test_advantages_are_equation_4():
+    samples = judged(group_of(1, -1, -1, -1), group_of(1, 1), group_of(0.25, 0.5, 0.5, 0.5))
+    kept, counts = rl_gppo.keep_groups(samples, Config())
+    assert [round(s.advantage, 4) for s in kept[:4]] == [1.7320, -0.5773, -0.5773, -0.5773]
+    assert {s.group for s in kept} == {0, 2}  # equal rewards: dropped; a code group with partial scores stays
+    assert counts == {"groups_kept": 2, "groups_all_correct": 1, "groups_all_wrong": 1, "reward_failures": 0}
+    kept, _ = rl_gppo.keep_groups(samples, Config(adv_std="none"))
+    assert [s.advantage for s in kept[:4]] == [1.5, -0.5, -0.5, -0.5]
+    kept, _ = rl_gppo.keep_groups(samples, Config(zero_advantage_filter=False))
+    assert len(kept) == len(samples)
+
+
+def test_failed_verifier_takes_no_part():
+    """A sandbox that failed says nothing about the response: it is no -1 in the group's mean."""
+    samples = judged(group_of(1, -1) + [Reward(-1.0, False, "sandbox_error")])
+    kept, counts = rl_gppo.keep_groups(samples, Config())
+    assert len(kept) == 2 and counts["reward_failures"] == 1
+    assert [round(s.advantage, 3) for s in kept] == [1.0, -1.0]
+
+
+def test_data_order_is_epochs_without_repeats():
+    rows = [r for at in range(0, 60, 7) for r in rl_gppo.next_rows(at, 7, 20, 3)]
+    for epoch in range(3):
+        assert sorted(rows[20 * epoch:20 * epoch + 20]) == list(range(20))
+    assert rows[:20] != rows[20:40] and rl_gppo.next_rows(0, 60, 20, 4) != rows[:60]
+
+
+def test_prompts_are_spread_evenly():
+    prompts = [SimpleNamespace(ids=[0] * n) for n in random.Random(0).sample(range(1, 500), 100)]
+    dealt = rl_gppo.spread(prompts, 3)
+    assert sorted(i for d in dealt for i in d) == list(range(100)) and {len(d) for d in dealt} == {33, 34}
+    loads = [sum(len(prompts[i].ids) for i in d) for d in dealt]
+    assert max(loads) < 1.05 * min(loads)
