@@ -139,6 +139,10 @@ def die(message: str) -> None:
     sys.exit(2)
 
 
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def read_config(argv: list[str]) -> Config:
     """--config FILE.yaml first, then --key value or --key=value; values are YAML, cast to the type of the default."""
     if "--help" in argv or "-h" in argv:
@@ -152,7 +156,7 @@ def read_config(argv: list[str]) -> Config:
         try:
             values = yaml.safe_load(Path(recipe).read_text()) or {}
         except (OSError, yaml.YAMLError) as error:
-            die(f"--config {recipe}: {' '.join(str(error).split())}")
+            die(f"--config {recipe}: {one_line(error)}")
         if not isinstance(values, dict):
             die(f"--config {recipe}: expected lines of the form `key: value`")
     values |= {key[2:].replace("-", "_"): yaml.safe_load(value) if value else "" for key, value in flags.items()}
@@ -394,7 +398,7 @@ def read_rows(source: str, split: str, cfg: Config) -> Iterator[tuple[str, dict]
             rows = (datasets.load_dataset("parquet", data_files=source, split="train") if source.endswith(".parquet")
                     else datasets.load_dataset(source, split="train" if split == "train" else "test"))
         except Exception as error:  # the hub client raises a dozen types; every one means: this name gave no rows
-            die(f"{split}_file: {source}: {' '.join(str(error).split())[:200]}; give a local JSONL or Parquet file instead")
+            die(f"{split}_file: {source}: {one_line(error)}; give a local JSONL or Parquet file instead")
     yield from ((f"{source}:{number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -421,7 +425,8 @@ def load_prompts(spec: str, split: str, tokenizer, cfg: Config) -> list[Prompt]:
             else:
                 prompts.append(Prompt(ids, text, row["data_source"], ground_truth))
     if not prompts:
-        die(f"{split}_file: {spec} has no row" + (f" within max_prompt_tokens {cfg.max_prompt_tokens} ({dropped[0]})" * bool(dropped)))
+        why = f"no row within max_prompt_tokens {cfg.max_prompt_tokens} ({dropped[0]})" if dropped else "no row"
+        die(f"{split}_file: {spec} has {why}")
     if dropped and os.environ.get("RANK", "0") == "0":
         print(f"{split}_file: {len(dropped)} of {len(dropped) + len(prompts)} rows left out, longer than max_prompt_tokens "
               f"{cfg.max_prompt_tokens} (first: {dropped[0]})")
@@ -751,11 +756,12 @@ def train_on(samples: list[Sample], step: int, run: Run) -> dict[str, float]:
             sums["diff"] += ((batch["old_logprobs"] - batch["rollout_logprobs"]).abs() * batch["weight"]).sum().item()
 
     run.policy.train()
-    lr = cfg.lr * min(1.0, (step + 1) / max(cfg.warmup_steps, 1))
+    lr = cfg.lr * min(1.0, step / max(cfg.warmup_steps, 1))
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     norms, skipped = [], 0
-    for batches, tokens, positive_tokens in tqdm(minibatches, f"train {step}: update", leave=False, disable=run.rank > 0, mininterval=1):
+    bar = tqdm(minibatches, f"train {step}: update", leave=False, disable=run.rank > 0, mininterval=1)
+    for batches, tokens, positive_tokens in bar:
         for k, batch in enumerate(batches):
             # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, which saves memory.
             hold = k + 1 < len(batches) and hasattr(run.policy, "no_sync")
@@ -812,16 +818,28 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
 
 
 # ------------------------------------------------------------------------------------------ evaluation, checkpoints, log
-def evaluate(engine, prompts: list[Prompt], step: int, pool, run: Run) -> dict:
-    """Accuracy on held-out problems; the standard error is over problems, each the mean of its responses."""
-    cfg = run.cfg
+def mean(values) -> float:
+    values = [float(v) for v in values]
+    return sum(values) / len(values) if values else math.nan
+
+
+def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None:
+    """Accuracy on held-out problems -> eval.jsonl; the standard error is over problems, each the mean of its responses."""
+    cfg, step, out = run.cfg, state["step"], Path(run.cfg.output_dir)
     samples = collect(engine, prompts, cfg.eval_responses, (cfg.seed, "eval", step), cfg.eval_temperature, 0.95, pool, run)
     by_problem: dict[int, list[bool]] = {}
     for sample in samples:
         by_problem.setdefault(sample.group, []).append(sample.reward.correct)
     means = np.array([np.mean(v) for v in by_problem.values()])
     stderr = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
-    return {"step": step, "accuracy": float(means.mean()), "stderr": stderr, "n": len(means)}
+    result = {"step": step, "accuracy": float(means.mean()), "stderr": stderr, "n": len(means)}
+    if state["best"] is None or result["accuracy"] > state["best"]["accuracy"]:
+        state["best"] = result
+    run.accelerator.log({f"eval/{k}": v for k, v in result.items() if k != "step"}, step=step)
+    if run.rank == 0:
+        append_jsonl(out / "eval.jsonl", [result])
+        draw_curves(out)
+        tqdm.write(f"step {step}: held-out accuracy {result['accuracy']:.3f} ± {stderr:.3f} (n={len(means)})")
 
 
 def save_pretrained(folder: Path, run: Run) -> None:
@@ -838,25 +856,33 @@ def save_pretrained(folder: Path, run: Run) -> None:
 
 
 def save_checkpoint(folder: Path, state: dict, run: Run) -> None:
-    """Hugging Face weights + trainer/ (weights, optimizer, RNG of every rank, state.json), complete or not there at all: all
-    of it goes to a temporary folder which is renamed last."""
+    """Hugging Face weights + trainer/ (weights, optimizer, RNG of every rank, state.json), complete or not there at all:
+    everything goes to a temporary folder that is renamed last. Then the oldest checkpoints go, but never the best one."""
     partial = folder.with_name(folder.name + ".partial")
+    try:
+        if run.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "trainer").mkdir(parents=True)
+        run.accelerator.wait_for_everyone()
+        save_pretrained(partial, run)
+        model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
+        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights")
+        rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
+        if torch.cuda.is_available():
+            rng["cuda"] = torch.cuda.get_rng_state()
+        torch.save(rng, partial / "trainer" / f"rng_{run.rank}.pt")
+        run.accelerator.wait_for_everyone()
+        if run.rank == 0:
+            (partial / "trainer" / "state.json").write_text(json.dumps(state))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:  # a full disk comes as any of these
+        die(f"{folder} not written ({one_line(error)}); the checkpoint before it is whole, make room and run again")
     if run.rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "trainer").mkdir(parents=True)
-    run.accelerator.wait_for_everyone()
-    save_pretrained(partial, run)
-    model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-    dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights")
-    rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
-    if torch.cuda.is_available():
-        rng["cuda"] = torch.cuda.get_rng_state()
-    torch.save(rng, partial / "trainer" / f"rng_{run.rank}.pt")
-    run.accelerator.wait_for_everyone()
-    if run.rank == 0:
-        (partial / "trainer" / "state.json").write_text(json.dumps(state))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        best = f"checkpoint-{(state['best'] or {}).get('step')}"
+        for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
+            if old.name != best:
+                shutil.rmtree(old)
     run.accelerator.wait_for_everyone()
 
 
@@ -934,11 +960,12 @@ def open_output(cfg: Config) -> Path | None:
         die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
     if cfg.resume not in ("auto", "never"):
         if not (Path(cfg.resume) / "trainer" / "state.json").exists():
-            die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a checkpoint folder")
+            die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a folder")
         return Path(cfg.resume)
     if (out / "config.yaml").exists():
         before, now = yaml.safe_load((out / "config.yaml").read_text()), dataclasses.asdict(cfg)
-        changed = [f"{k} {before.get(k)} there, {now[k]} now" for k in now if k not in MAY_CHANGE and before.get(k, now[k]) != now[k]]
+        changed = [f"{key} {before[key]} there, {now[key]} now" for key in now
+                   if key not in MAY_CHANGE and before.get(key, now[key]) != now[key]]
         if changed:
             die(f"output_dir {out} holds a run with other settings ({'; '.join(changed)}); "
                 "give another --output_dir, or --resume never to set that run aside")
@@ -949,59 +976,57 @@ def open_output(cfg: Config) -> Path | None:
 
 
 # ------------------------------------------------------------------------------------------------------------------ plan
-def plan(cfg: Config, config) -> str:
-    """What a run needs per GPU, from the shapes in the model's config alone (no weights are loaded). Formulas, bytes:
+def plan(cfg: Config) -> str:
+    """What a run needs per GPU, from the shapes in the model's config alone (no weights are loaded). Formulas, in bytes:
 
-    P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D width, I MLP width, V vocabulary, h = heads·head
-    dim, k = KV heads·head dim, S = max_prompt + max_response tokens, B = max(token_budget, S) tokens of a micro-batch.
+    P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D width, I MLP width, V vocabulary, h = heads
+    times head dim, k = KV heads times head dim, S = max_prompt + max_response tokens, B = max(token_budget, S).
       weights, gradients, Adam   4P/N, 4P/N, 8P/N
-      gathered                   2·(embedding + head + 2 layers), and their gradients, bf16
-      activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I)
-      head                       2·4·logit_chunk·V + 4·V·D (fp32 logits and their exp; gradient of the head)
-      vLLM                       vllm_memory of the GPU: weights 2P/tp, KV 4·L·k/tp a token; asleep during updates
-      FLOPs a step at S tokens   rollout 2P, old logprobs 2P, update 6P (8P with checkpointing) a token, + attention 2·L·h·S
-                                 for each 2P of these (causal, half of the square)
+      gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
+      activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
+                                 without checkpointing half of that a layer, L times
+      head                       2·4·logit_chunk·V (fp32 logits and their exp) + 4·V·D (its gradient)
+      vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
+                                 asleep during updates
+      FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
+                                 forward, recomputation by checkpointing; twice that for backward
     """
+    try:
+        config = AutoConfig.from_pretrained(cfg.model)
+    except (OSError, ValueError) as error:
+        die(f"model: {cfg.model}: {one_line(error)}")
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(config)
-    n, gb, tp = cfg.plan, 1e9, cfg.vllm_tensor_parallel
-    params = sum(p.numel() for p in lm.parameters())
-    layers, width, vocab, mlp = config.num_hidden_layers, config.hidden_size, config.vocab_size, config.intermediate_size
+    n, tp, limit = cfg.plan, cfg.vllm_tensor_parallel, cfg.plan_gpu_gb * 1e9
+    p, layers, width, vocab = sum(w.numel() for w in lm.parameters()), config.num_hidden_layers, config.hidden_size, config.vocab_size
     head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     ends = vocab * width * (1 if config.tie_word_embeddings else 2)
-    layer = (params - ends) / layers
     span = cfg.max_prompt_tokens + cfg.max_response_tokens
-    tokens = max(cfg.token_budget, span)
-    one_layer = 2 * 2 * tokens * (4 * width + 2 * h + 2 * k + 3 * mlp)
-    rows = [("weights fp32", 4 * params / n), ("gradients fp32", 4 * params / n), ("Adam states", 8 * params / n)]
-    state = sum(size for _, size in rows)
-    rows += [("gathered layers, embedding, head", 2 * 2 * (ends + 2 * layer)),
-             (f"activations, {tokens:,} tokens", 2 * tokens * width * layers + one_layer if cfg.gradient_checkpointing
-              else one_layer / 2 * layers),
-             (f"head, chunks of {cfg.logit_chunk}", 8 * cfg.logit_chunk * vocab + 4 * vocab * width)]
-    update = sum(size for _, size in rows)
-    engine = cfg.vllm_memory * cfg.plan_gpu_gb * gb
-    kv_token = 4 * layers * k / tp
-    kv_tokens = engine - 2 * params / tp - 2 * gb  # 2 GB: activations and CUDA graphs of the engine
-    generated = cfg.prompts_per_step * cfg.responses_per_prompt * cfg.max_response_tokens
-    pass_flops = 2 * params + 2 * layers * h * span
-    flops = generated * pass_flops * (2 + (4 if cfg.gradient_checkpointing else 3))
-    limit = cfg.plan_gpu_gb * gb
-    lines = [f"{cfg.model}: {params / 1e9:.2f}B parameters on {n} GPUs of {cfg.plan_gpu_gb:g} GB, loss {cfg.loss}", "", "update, per GPU"]
-    lines += [f"  {name:<36}{size / gb:8.2f} GB" for name, size in rows]
-    lines += [f"  {'together':<36}{update / gb:8.2f} GB   {'fits' if update < 0.95 * limit else 'DOES NOT FIT'}", "", "rollout, per GPU",
-              f"  {'training state that stays':<36}{state / gb:8.2f} GB", f"  {'vLLM weights bf16':<36}{2 * params / tp / gb:8.2f} GB",
-              f"  {'vLLM KV cache':<36}{max(kv_tokens, 0) / gb:8.2f} GB   {max(kv_tokens, 0) / kv_token:,.0f} tokens, "
-              f"{max(kv_tokens, 0) / kv_token / span:.1f} responses of full length at once",
-              f"  {'together':<36}{(state + engine) / gb:8.2f} GB   "
-              f"{'fits' if state + engine < 0.95 * limit and kv_tokens > kv_token * span else 'DOES NOT FIT'}",
-              "", f"a step: at most {generated:,} tokens ({cfg.prompts_per_step} x {cfg.responses_per_prompt} x {cfg.max_response_tokens:,}), "
-              f"{flops:.2e} FLOPs; {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s"]
-    if update >= 0.95 * limit:
-        lines += ["mend: gradient_checkpointing true, a smaller token_budget, more GPUs, or fsdp_offload_params in the accelerate config"]
-    if state + engine >= 0.95 * limit or kv_tokens <= kv_token * span:
-        lines += ["mend: another vllm_memory, vllm_tensor_parallel > 1, more GPUs"]
+    batch = max(cfg.token_budget, span)
+    one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
+    state = [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)]
+    update = state + [
+        ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers)),
+        (f"activations of {batch:,} tokens",
+         2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
+        (f"head, {cfg.logit_chunk} tokens at a time", 8 * cfg.logit_chunk * vocab + 4 * vocab * width)]
+    cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
+    rollout = [("training state that stays", sum(size for _, size in state)), ("vLLM weights, bf16", 2 * p / tp),
+               ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
+    cached = max(cache, 0) / (4 * layers * k / tp)
+    lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.plan_gpu_gb:g} GB"]
+    for phase, rows, advice in [("update", update, "gradient_checkpointing, a smaller token_budget or logit_chunk, fsdp_offload_params"),
+                                ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
+        total = sum(size for _, size in rows)
+        fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; at least one response of full length
+        lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
+                  f"  {'together':<36}{total / 1e9:8.2f}  {'fits' if fits else 'DOES NOT FIT; mend: more GPUs, ' + advice}"]
+    tokens = cfg.prompts_per_step * cfg.responses_per_prompt * cfg.max_response_tokens
+    flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
+    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} responses of full length at once on each engine",
+              f"a step: at most {tokens:,} tokens ({cfg.prompts_per_step} x {cfg.responses_per_prompt} x {cfg.max_response_tokens:,}), "
+              f"{flops:.2e} FLOPs,", f"  {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
     return "\n".join(lines)
 
 
@@ -1012,7 +1037,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, object]:
         tokenizer = AutoTokenizer.from_pretrained(path)
         lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=cfg.attention)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        die(f"model: {path}: {' '.join(str(error).split())[:300]}")
+        die(f"model: {path}: {one_line(error)}")
     context = getattr(lm.config, "max_position_embeddings", None)
     if context and cfg.max_prompt_tokens + cfg.max_response_tokens > context:
         die(f"model: {path} has a context of {context} tokens; max_prompt_tokens + max_response_tokens is "
@@ -1038,120 +1063,64 @@ def make_engine(cfg: Config, path: str, run: Run):
     return HFRollout(cfg, run.bare, run.stop_ids, run.pad_id)
 
 
-def main(argv: list[str]) -> None:
-    cfg = read_config(argv)
-    if cfg.plan:
-        try:
-            config = AutoConfig.from_pretrained(cfg.model)
-        except (OSError, ValueError) as error:
-            die(f"model: {cfg.model}: {' '.join(str(error).split())[:300]}")
-        sys.exit(print(plan(cfg, config)))
+def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
+    """Everything before the first step: (run, engine, training prompts, held-out prompts, state), resumed where it was left."""
     accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir)
-    if accelerator.num_processes % cfg.vllm_tensor_parallel:
-        die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {accelerator.num_processes} ranks")
-    rank, out = accelerator.process_index, Path(cfg.output_dir)
+    rank, world, out, path = accelerator.process_index, accelerator.num_processes, Path(cfg.output_dir), cfg.model
+    if world % cfg.vllm_tensor_parallel:
+        die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {world} ranks")
     torch.manual_seed(cfg.seed)
-    with accelerator.main_process_first():  # the others find output_dir and the toy model made
-        resume_from = open_output(cfg) if rank == 0 else None
-        path = toy.prepare(str(out.parent / f"{cfg.train_file.replace(':', '_')}_sft"), cfg.train_file[4:]) if cfg.model == "toy" else cfg.model
-        lm, tokenizer = load_model(cfg, str(path))
+    with accelerator.main_process_first():  # the other ranks find output_dir and the toy model made
+        checkpoint = open_output(cfg) if rank == 0 else None
+        if path == "toy":
+            kind = cfg.train_file.removeprefix("toy:")
+            path = str(toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind))
+        lm, tokenizer = load_model(cfg, path)
         train = load_prompts(cfg.train_file, "train", tokenizer, cfg)
         held_out = load_prompts(cfg.eval_file, "eval", tokenizer, cfg) if cfg.eval_file else []
-    resume_from = broadcast_object_list([resume_from])[0]
+    checkpoint = broadcast_object_list([checkpoint])[0]
 
     eos = lm.generation_config.eos_token_id
     stop_ids = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
     policy = Policy(lm)
-    # one fused kernel a step instead of one a tensor; same numbers for any number of ranks
     optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     run = Run(cfg, accelerator, policy, optimizer, tokenizer, stop_ids, pad_id, cfg.attention not in ("sdpa", "eager"))
-    engine = make_engine(cfg, str(path), run)
+    engine = make_engine(cfg, path, run)
 
     state = {"step": 0, "cursor": 0, "best": None}
-    if resume_from:
+    if checkpoint:
         try:
-            state = load_checkpoint(resume_from, run)
-        except (OSError, RuntimeError, KeyError) as error:
-            die(f"resume: {resume_from} cannot be read: {' '.join(str(error).split())[:200]}; delete it to go on from the one before")
+            state = load_checkpoint(checkpoint, run)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            die(f"resume: {checkpoint} cannot be read: {one_line(error)}; delete it to go on from the one before")
         engine.sync(run.bare)
     if rank == 0:
         (out / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
         for name in ("metrics.jsonl", "eval.jsonl", "samples.jsonl"):  # lines after the checkpoint are made again
-            rows = [row for row in read_jsonl(out / name) if row["step"] <= state["step"]] if resume_from else []
-            (out / f"{name}.partial").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            rows = [row for row in read_jsonl(out / name) if row["step"] <= state["step"]] if checkpoint else []
+            (out / f"{name}.partial").write_text("")
+            append_jsonl(out / f"{name}.partial", rows)
             (out / f"{name}.partial").replace(out / name)
-        print(f"{cfg.loss} on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(train)} prompts, "
-              f"{accelerator.num_processes} rank(s), rollout by {type(engine).__name__}, step {state['step']} of {cfg.steps}")
+        size = sum(p.numel() for p in lm.parameters()) / 1e6
+        print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(train)} prompts, {world} rank(s), "
+              f"rollout by {type(engine).__name__}, step {state['step']} of {cfg.steps}", flush=True)
     accelerator.init_trackers("klear-reasoner", dataclasses.asdict(cfg))
-
-    stopping = []
-    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # finish the step, save, leave
-    workers = cfg.reward_workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    with rewards.RewardPool(workers, cfg.reward_timeout_s, no_think_end=cfg.no_think_end, no_think_start=cfg.no_think_start,
-                            code_reward=cfg.code_reward) as pool:
-        def evaluated(step: int) -> None:
-            result = evaluate(engine, held_out, step, pool, run)
-            if state["best"] is None or result["accuracy"] > state["best"]["accuracy"]:
-                state["best"] = result
-            accelerator.log({f"eval/{k}": v for k, v in result.items() if k != "step"}, step=step)
-            if rank == 0:
-                append_jsonl(out / "eval.jsonl", [result])
-                draw_curves(out)
-                tqdm.write(f"step {step}: held-out accuracy {result['accuracy']:.3f} ± {result['stderr']:.3f} (n={result['n']})")
-
-        def saved(step: int) -> None:
-            try:
-                save_checkpoint(out / f"checkpoint-{step}", state, run)
-            except OSError as error:
-                die(f"checkpoint-{step} not written: {error.strerror or error}; the one before is whole, make room and run again")
-            if rank == 0:
-                best = (state["best"] or {}).get("step")
-                for old in checkpoints(out)[:-cfg.keep_checkpoints]:
-                    if old.name != f"checkpoint-{best}":
-                        shutil.rmtree(old)
-
-        if held_out and state["step"] == 0:
-            evaluated(0)
-        bar = tqdm(total=cfg.steps, initial=state["step"], desc="step", disable=rank > 0, mininterval=0)
-        for step in range(state["step"] + 1, cfg.steps + 1):
-            metrics = one_step(step, state, train, engine, pool, run)
-            state["step"] = step
-            if rank == 0:
-                bar.update()
-                bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, clipped {metrics.get('clip_frac_high', 0) + metrics.get('clip_frac_low', 0):.2%}, "
-                                    f"entropy {metrics.get('entropy', math.nan):.3f}")
-            last = step == cfg.steps
-            if held_out and (last or (cfg.eval_every and step % cfg.eval_every == 0)):
-                evaluated(step)
-            stop = run.total({"stop": float(bool(stopping))})["stop"] > 0  # all ranks leave after the same step
-            if last or stop or (cfg.save_every and step % cfg.save_every == 0):
-                saved(step)
-            if stop and not last:
-                if rank == 0:
-                    tqdm.write(f"SIGTERM: stopped after step {step}; the same command goes on from {out}/checkpoint-{step}")
-                return
-        bar.close()
-    save_pretrained(out / "final", run)
-    if rank == 0:
-        draw_curves(out)
-        evals = read_jsonl(out / "eval.jsonl")
-        print("held-out accuracy: " + ", ".join(f"step {e['step']} {e['accuracy']:.3f} ± {e['stderr']:.3f}" for e in (evals[:1] + evals[-1:])
-                                                ) if evals else "no evaluation")
-        print(f"done: {out}/final (model), curves.png, metrics.jsonl, eval.jsonl, samples.jsonl")
-    accelerator.end_training()
+    return run, engine, train, held_out, state
 
 
 def one_step(step: int, state: dict, train: list[Prompt], engine, pool, run: Run) -> dict[str, float]:
-    """Rollout, rewards, advantages, updates and weight sync of one step; writes its line of metrics.jsonl."""
+    """Rollout, rewards, advantages, updates and weight sync of one step; returns its line of metrics.jsonl."""
     cfg, clock = run.cfg, [time.perf_counter()]
-    run.reward_s, samples, kept, counts = 0.0, [], [], {}
+    run.reward_s, samples, kept, counts = 0.0, [], [], {"groups_kept": 0}
     for attempt in range(3 if cfg.dynamic_sampling else 1):  # each further attempt asks for as many groups as are missing
-        rows = next_rows(state["cursor"], cfg.prompts_per_step - counts.get("groups_kept", 0), len(train), cfg.seed)
-        state["cursor"] += len(rows)
-        new = collect(engine, [train[i] for i in rows], cfg.responses_per_prompt, (cfg.seed, "train", step, attempt), cfg.temperature,
-                      1.0, pool, run)  # no top_p, no top_k: they would bias the ratio
+        missing = cfg.prompts_per_step - counts["groups_kept"]
+        rows = next_rows(state["cursor"], missing, len(train), cfg.seed)
+        state["cursor"] += missing
+        # no top_p and no top_k here: they would bias the ratio
+        new = collect(engine, [train[i] for i in rows], cfg.responses_per_prompt, (cfg.seed, "train", step, attempt),
+                      cfg.temperature, 1.0, pool, run)
         for sample in new:
             sample.group += attempt * cfg.prompts_per_step
         samples += new
@@ -1160,28 +1129,72 @@ def one_step(step: int, state: dict, train: list[Prompt], engine, pool, run: Run
             break
     engine.sleep()
     clock.append(time.perf_counter())
-    trained = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
-    metrics = train_on(trained, step - 1, run) if trained else {}  # the same on every rank: all skip, or none
+    trained_on = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
+    trained = train_on(trained_on, step, run) if trained_on else {}  # the same on every rank: all skip it, or none
     clock.append(time.perf_counter())
     engine.sync(run.bare)
     clock.append(time.perf_counter())
 
     judged = [s for s in samples if s.reward.status not in NO_REWARD]
     metrics = {
-        "step": step, "reward_mean": float(np.mean([s.reward.score for s in judged])) if judged else math.nan,
-        "accuracy": float(np.mean([s.reward.correct for s in judged])) if judged else math.nan,
-        "response_tokens_mean": float(np.mean([len(s.response) for s in samples])),
-        "truncated_frac": float(np.mean([s.truncated for s in samples])), **counts, **metrics,
-        "tokens": sum(len(s.response) for s in samples), "rollout_s": clock[1] - clock[0] - run.reward_s, "reward_s": run.reward_s,
-        "train_s": clock[2] - clock[1], "sync_s": clock[3] - clock[2], "step_s": clock[3] - clock[0]}
+        "step": step,
+        "reward_mean": mean(s.reward.score for s in judged),
+        "accuracy": mean(s.reward.correct for s in judged),
+        "response_tokens_mean": mean(len(s.response) for s in samples),
+        "truncated_frac": mean(s.truncated for s in samples),
+        **counts, **trained,
+        "tokens": sum(len(s.response) for s in samples),
+        "rollout_s": clock[1] - clock[0] - run.reward_s, "reward_s": run.reward_s, "train_s": clock[2] - clock[1],
+        "sync_s": clock[3] - clock[2], "step_s": clock[3] - clock[0],
+    }
     run.accelerator.log({f"train/{k}": v for k, v in metrics.items() if k != "step"}, step=step)
     if run.rank == 0:
         append_jsonl(Path(cfg.output_dir) / "metrics.jsonl", [metrics])
-        shown = samples[:: max(1, len(samples) // 4)][:4]
         append_jsonl(Path(cfg.output_dir) / "samples.jsonl", [
-            {"step": step, "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response), "ground_truth": s.prompt.ground_truth,
-             "reward": s.reward.score, "why": s.reward.status, "advantage": s.advantage, "truncated": s.truncated} for s in shown])
+            {"step": step, "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response), "reward": s.reward.score,
+             "why": s.reward.status, "ground_truth": s.prompt.ground_truth, "advantage": s.advantage, "truncated": s.truncated}
+            for s in samples[:: max(1, len(samples) // 4)][:4]])
     return metrics
+
+
+def main(argv: list[str]) -> None:
+    cfg = read_config(argv)
+    if cfg.plan:
+        sys.exit(print(plan(cfg)))
+    run, engine, train, held_out, state = start(cfg)
+    out, main_rank = Path(cfg.output_dir), run.rank == 0
+    stopping = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # finish the step, save, leave
+    workers = cfg.reward_workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    pool = rewards.RewardPool(workers, cfg.reward_timeout_s, no_think_end=cfg.no_think_end,
+                              no_think_start=cfg.no_think_start, code_reward=cfg.code_reward)
+    bar = tqdm(total=cfg.steps, initial=state["step"], desc="step", disable=not main_rank, mininterval=0)
+    with pool, bar:
+        if held_out and state["step"] == 0:
+            evaluate(engine, held_out, state, pool, run)
+        while state["step"] < cfg.steps:
+            step = state["step"] = state["step"] + 1
+            metrics = one_step(step, state, train, engine, pool, run)
+            bar.update()
+            out_of_band = metrics.get("clip_frac_high", 0.0) + metrics.get("clip_frac_low", 0.0)
+            bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, {metrics['step_s']:.1f} s")
+            last = step == cfg.steps
+            stop = run.total({"stop": float(bool(stopping))})["stop"] > 0  # all ranks leave after the same step
+            if held_out and (last or (cfg.eval_every and step % cfg.eval_every == 0)):
+                evaluate(engine, held_out, state, pool, run)
+            if last or stop or (cfg.save_every and step % cfg.save_every == 0):
+                save_checkpoint(out / f"checkpoint-{step}", state, run)
+            if stop and not last:
+                if main_rank:
+                    tqdm.write(f"SIGTERM: stopped after step {step}; the same command goes on from {out}/checkpoint-{step}")
+                return
+    save_pretrained(out / "final", run)
+    if main_rank:
+        draw_curves(out)
+        for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
+            print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
+        print(f"{out}: final/ (the model), curves.png, metrics.jsonl, eval.jsonl, samples.jsonl")
+    run.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_policy_logprobs_are_the_models(tied, packed):
 def whole_update(cfg: Config, samples: list[Sample], packed: bool = False) -> tuple[dict, dict[str, torch.Tensor]]:
     """Two updates of one rollout (the second one off-policy), from the same initial weights: metrics and final weights."""
     run = make_run(cfg, packed=packed)
-    metrics = rl_gppo.train_on(samples, 0, run)
+    metrics = rl_gppo.train_on(samples, 1, run)
     return metrics, {k: v.clone() for k, v in run.policy.state_dict().items()}
 
 
@@ -137,14 +137,14 @@ def test_gradient_does_not_depend_on_split_or_order(loss):
 def test_first_update_has_ratio_one():
     """Old logprobs come from the same shapes, so the first of the updates is on-policy to the last bit."""
     run = make_run(Config(minibatch_prompts=100))
-    metrics = rl_gppo.train_on(make_samples(), 0, run)
+    metrics = rl_gppo.train_on(make_samples(), 1, run)
     assert metrics["updates"] == 1 and metrics["approx_kl"] == 0.0 and metrics["clip_frac_high"] == metrics["clip_frac_low"] == 0.0
 
 
 def test_lm_loss_is_the_mean_over_correct_tokens():
     """Eq. 13 by hand, and α = 0 takes it out of the gradient."""
     samples, run = make_samples(), make_run(Config(minibatch_prompts=100, lr=0.0))
-    metrics = rl_gppo.train_on(samples, 0, run)
+    metrics = rl_gppo.train_on(samples, 1, run)
     total, count = 0.0, 0
     for s in samples:
         if s.reward.correct:
@@ -159,9 +159,9 @@ def test_non_finite_update_is_skipped_and_counted():
     run, samples = make_run(Config(minibatch_prompts=2)), make_samples(4)
     samples[0].advantage = math.inf
     before = {k: v.clone() for k, v in run.policy.state_dict().items()}
-    metrics = rl_gppo.train_on([s for s in samples if s.group in (0,)], 0, run)
+    metrics = rl_gppo.train_on([s for s in samples if s.group in (0,)], 1, run)
     assert metrics["updates_skipped"] == 1 and all(torch.equal(v, before[k]) for k, v in run.policy.state_dict().items())
-    metrics = rl_gppo.train_on(samples, 0, run)
+    metrics = rl_gppo.train_on(samples, 1, run)
     assert metrics["updates"] == 2 and metrics["updates_skipped"] == 1
     assert not all(torch.equal(v, before[k]) for k, v in run.policy.state_dict().items())
 
@@ -171,8 +171,8 @@ def test_rollout_correction_caps_the_weight():
     samples = make_samples()
     for s in samples:
         s.logprobs = [-30.0] * len(s.response)  # the engine's policy is far below the trainer's: every weight is capped
-    plain = rl_gppo.train_on(samples, 0, make_run(Config(minibatch_prompts=100, sft_coef=0.0)))
-    capped = rl_gppo.train_on(samples, 0, make_run(Config(minibatch_prompts=100, sft_coef=0.0, rollout_correction_cap=0.5)))
+    plain = rl_gppo.train_on(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0)))
+    capped = rl_gppo.train_on(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0, rollout_correction_cap=0.5)))
     assert capped["pg_loss"] == pytest.approx(0.5 * plain["pg_loss"], rel=1e-5)
     assert capped["grad_norm"] == pytest.approx(0.5 * plain["grad_norm"], rel=1e-5)
 
