@@ -51,10 +51,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rewards
 import torch
 import torch.distributed.checkpoint as dcp
-import toy
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -62,6 +60,12 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers.utils.logging import disable_progress_bar
+
+import rewards
+import toy
+
+disable_progress_bar()  # transformers' own bars for every file would drown ours
 
 
 # ---------------------------------------------------------------------------------------------------------------- config
@@ -866,7 +870,8 @@ def save_checkpoint(folder: Path, state: dict, run: Run) -> None:
         run.accelerator.wait_for_everyone()
         save_pretrained(partial, run)
         model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights")
+        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
+                 no_dist=run.world == 1)
         rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
@@ -890,7 +895,8 @@ def load_checkpoint(folder: Path, run: Run) -> dict:
     """Restores weights, optimizer and RNG in place and returns state.json. Raises OSError for an unreadable checkpoint."""
     state = json.loads((folder / "trainer" / "state.json").read_text())
     model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / "trainer" / "weights")
+    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / "trainer" / "weights",
+             no_dist=run.world == 1)
     set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state)
     rng_file = folder / "trainer" / f"rng_{run.rank}.pt"
     if rng_file.exists():  # another number of ranks: sampling does not need it, seeds are functions of (step, prompt, sample)
@@ -914,7 +920,8 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def append_jsonl(path: Path, rows: list[dict]) -> None:
-    with path.open("a") as file:
+    rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+    with path.open("a") as file:  # NaN is no JSON
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -932,11 +939,12 @@ def draw_curves(out: Path) -> None:
               ("response tokens", ["response_tokens_mean"])]
     for axis, (title, keys) in zip(axes.flat, panels):
         for key in keys:
-            axis.plot([m["step"] for m in metrics], [m.get(key, math.nan) for m in metrics], label=key, linewidth=1.2)
+            points = [(m["step"], m[key]) for m in metrics if m.get(key) is not None]
+            axis.plot([x for x, _ in points], [y for _, y in points], label=key, linewidth=1.2)
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
     axes[0, 0].lines[0].set_label("training rollouts")
-    axes[0, 0].errorbar([e["step"] for e in evals], [e["accuracy"] for e in evals], [1.96 * e["stderr"] for e in evals],
+    axes[0, 0].errorbar([e["step"] for e in evals], [e["accuracy"] for e in evals], [1.96 * (e["stderr"] or 0.0) for e in evals],
                         fmt="o-", capsize=3, label="held out (95 %)")
     axes[0, 0].legend()
     axes[1, 0].legend()
@@ -998,7 +1006,7 @@ def plan(cfg: Config) -> str:
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(config)
     n, tp, limit = cfg.plan, cfg.vllm_tensor_parallel, cfg.plan_gpu_gb * 1e9
-    p, layers, width, vocab = sum(w.numel() for w in lm.parameters()), config.num_hidden_layers, config.hidden_size, config.vocab_size
+    p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
     head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     ends = vocab * width * (1 if config.tie_word_embeddings else 2)
@@ -1016,8 +1024,9 @@ def plan(cfg: Config) -> str:
                ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     cached = max(cache, 0) / (4 * layers * k / tp)
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.plan_gpu_gb:g} GB"]
-    for phase, rows, advice in [("update", update, "gradient_checkpointing, a smaller token_budget or logit_chunk, fsdp_offload_params"),
-                                ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
+    for phase, rows, advice in [
+            ("update", update, "gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
+            ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
         total = sum(size for _, size in rows)
         fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; at least one response of full length
         lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
@@ -1025,8 +1034,8 @@ def plan(cfg: Config) -> str:
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * cfg.max_response_tokens
     flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
     lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} responses of full length at once on each engine",
-              f"a step: at most {tokens:,} tokens ({cfg.prompts_per_step} x {cfg.responses_per_prompt} x {cfg.max_response_tokens:,}), "
-              f"{flops:.2e} FLOPs,", f"  {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
+              f"a step: at most {cfg.prompts_per_step} x {cfg.responses_per_prompt} x {cfg.max_response_tokens:,} = {tokens:,} tokens,",
+              f"  {flops:.2e} FLOPs,", f"  {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
     return "\n".join(lines)
 
 
