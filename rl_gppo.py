@@ -1034,8 +1034,8 @@ def plan(cfg: Config) -> str:
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * cfg.max_response_tokens
     flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
     lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} responses of full length at once on each engine",
-              f"a step: at most {cfg.prompts_per_step} x {cfg.responses_per_prompt} x {cfg.max_response_tokens:,} = {tokens:,} tokens,",
-              f"  {flops:.2e} FLOPs,", f"  {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
+              f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
+              f"  {flops:.2e} FLOPs, {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
     return "\n".join(lines)
 
 
