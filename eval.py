@@ -51,6 +51,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+import report
 import rewards
 import toy
 
@@ -442,19 +443,19 @@ def rope_override(config, cfg: Config) -> dict:
 class HFEngine:
     """transformers' generate: batches in a fixed order, each row sampled by its own numbers."""
 
-    def __init__(self, path: str, config, stop_ids: list[int], pad_id: int, max_len: int, cfg: Config):
+    def __init__(self, path: str, config, override: dict, stop_ids: list[int], pad_id: int, max_len: int, cfg: Config):
         import torch
         from transformers import AutoModelForCausalLM
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        for key, value in rope_override(config, cfg).items():
+        for key, value in override.items():
             setattr(config, key, value)
         self.model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=pick_dtype(cfg)).to(self.device).eval()
         self.stop_ids, self.pad_id, self.cfg = stop_ids, pad_id, cfg
 
-    def rope(self) -> str:
+    def rope(self) -> tuple[str, float, float]:
         rotary = next(m for m in self.model.modules() if hasattr(m, "inv_freq"))
-        return f"{rotary.rope_type} in {type(rotary).__name__}, lowest frequency {rotary.inv_freq.min():.4g}"
+        return f"{type(rotary).__name__} ({rotary.rope_type})", rotary.inv_freq.min().item(), rotary.attention_scaling
 
     def generate(self, chunks: list[list[Request]]) -> Iterator[tuple[Request, list[int], str]]:
         import torch
@@ -524,7 +525,7 @@ def pick_dtype(cfg: Config) -> str:
 class VLLMEngine:
     """vLLM inside this process, all requests at once: no sample waits for a batch."""
 
-    def __init__(self, path: str, config, stop_ids: list[int], pad_id: int, max_len: int, cfg: Config):
+    def __init__(self, path: str, config, override: dict, stop_ids: list[int], pad_id: int, max_len: int, cfg: Config):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -533,15 +534,20 @@ class VLLMEngine:
 
         gpu = torch.cuda.is_available()
         self.llm = LLM(model=path, dtype=pick_dtype(cfg), seed=cfg.seed, max_model_len=max_len, disable_log_stats=True,
-                       tensor_parallel_size=cfg.tensor_parallel, hf_overrides=rope_override(config, cfg), enforce_eager=not gpu,
+                       tensor_parallel_size=cfg.tensor_parallel, hf_overrides=override, enforce_eager=not gpu,
                        **(dict(gpu_memory_utilization=cfg.gpu_memory) if gpu else {}))
         self.stop_ids, self.cfg = stop_ids, cfg
 
-    def rope(self) -> str:
+    def rope(self) -> tuple[str, float, float]:
         if self.cfg.tensor_parallel > 1:  # the modules live in other processes
-            return f"{self.llm.llm_engine.model_config.hf_config.rope_parameters}"
-        return self.llm.apply_model(lambda model: next(
-            f"{type(m).__name__}, cached positions {len(m.cos_sin_cache)}" for m in model.modules() if hasattr(m, "cos_sin_cache")))[0]
+            return f"{self.llm.llm_engine.model_config.hf_config.rope_parameters}", math.nan, math.nan
+
+        def read(model):
+            rotary = next(m for m in model.modules() if hasattr(m, "cos_sin_cache"))
+            cos, sin = rotary.cos_sin_cache[1].float().chunk(2)  # position 1: scale * cos(frequency), scale * sin(frequency)
+            return type(rotary).__name__, sin.atan2(cos).abs().min().item(), cos.hypot(sin).max().item()
+
+        return self.llm.apply_model(read)[0]
 
     def generate(self, chunks: list[list[Request]]) -> Iterator[tuple[Request, list[int], str]]:
         from vllm import SamplingParams
@@ -833,7 +839,7 @@ def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[R
     return [chunk for chunk in mine if any(r.key not in done for r in chunk)]
 
 
-def generate(problems: dict[str, list[Problem]], out: Path, pool, workers: int, cfg: Config, path: str, config, tokenizer) -> None:
+def generate(problems: dict[str, list[Problem]], out: Path, pool, workers: int, cfg: Config, path: str, config, override: dict, tokenizer) -> None:
     """Generates and scores whatever of the n samples is missing in `out`; returns when this rank's share is done."""
     requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample)) for part in problems.values() for p in part for sample in range(cfg.n)]
     rows, _ = Journal.read(out)
@@ -848,9 +854,11 @@ def generate(problems: dict[str, list[Problem]], out: Path, pool, workers: int, 
         stop_ids = stop_tokens(path, tokenizer)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stop_ids or [0])[0]
         max_len = max(len(p.ids) for part in problems.values() for p in part) + cfg.max_tokens
-        engine = {"hf": HFEngine, "vllm": VLLMEngine}[cfg.engine](path, config, stop_ids, pad_id, max_len, cfg)
+        engine = {"hf": HFEngine, "vllm": VLLMEngine}[cfg.engine](path, config, override, stop_ids, pad_id, max_len, cfg)
         if cfg.yarn_factor and RANK == 0:
-            print(f"YaRN {cfg.yarn_factor} in force: {engine.rope()}; context {config_context(config, cfg):,} tokens", flush=True)
+            name, lowest, scale = engine.rope()
+            print(f"YaRN in force: factor {cfg.yarn_factor}, context {override['max_position_embeddings']:,} tokens; {name}, "
+                  f"lowest frequency {lowest:.4g}, attention scale {scale:.4g}", flush=True)
         total = sum(len(chunk) for chunk in chunks)
         with tqdm(total=total, unit="sample", disable=RANK != 0, desc="generate", smoothing=0.05) as bar:
             for request, tokens, reason in engine.generate(chunks):
@@ -878,10 +886,6 @@ def stop_tokens(path: str, tokenizer) -> list[int]:
         eos = None
     ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}
     return sorted(i for i in ids if i is not None)
-
-
-def config_context(config, cfg: Config) -> int:
-    return rope_override(config, cfg).get("max_position_embeddings", getattr(config, "max_position_embeddings", 0)) or sys.maxsize
 
 
 def wait_for_ranks(out: Path, wanted: set[tuple]) -> dict[tuple, dict]:
@@ -913,7 +917,8 @@ def evaluate(cfg: Config, out: Path) -> None:
         die(f"model: {path} cannot be read as a Hugging Face model ({' '.join(str(error).split())[:200]})")
     render(problems, tokenizer, cfg)
     longest = max((p for part in problems.values() for p in part), key=lambda p: len(p.ids))
-    context = config_context(config, cfg)
+    override = rope_override(config, cfg)
+    context = override.get("max_position_embeddings") or getattr(config, "max_position_embeddings", None) or sys.maxsize
     if len(longest.ids) + cfg.max_tokens > context:
         fits = context - len(longest.ids)
         die(f"max_tokens {cfg.max_tokens} and the longest prompt ({longest.benchmark} {longest.id}: {len(longest.ids)} tokens) exceed the "
@@ -934,7 +939,7 @@ def evaluate(cfg: Config, out: Path) -> None:
     # The pool comes before the engine: its processes start while the model loads, and keep their own CPU affinity.
     workers = cfg.workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD_SIZE)))
     with reward_pool(workers, cfg) as pool:
-        generate(problems, out, pool, workers, cfg, path, config, tokenizer)
+        generate(problems, out, pool, workers, cfg, path, config, override, tokenizer)
         if RANK:
             return
         every = {(p.benchmark, p.id): p for part in problems.values() for p in part}
@@ -1023,6 +1028,34 @@ def finish(rows: list[dict], problems: dict[tuple[str, str], Problem], bad: list
             result["bad_rows"] = len(bad)
     write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     print(markdown(results))
+    if not cfg.report:
+        return
+    name = cfg.score_only or cfg.model
+    settings = [("model", name), ("generated by", cfg.engine), *((key, getattr(cfg, key)) for key in (
+        "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "yarn_factor", "seed"))][:1 if cfg.score_only else None]
+    meta = {"title": f"Evaluation of {name}", "settings": settings, "benchmarks": [
+        {"name": bench, "result": {k: v for k, v in results[bench].items() if k not in ("per_problem", "status")}, "problems": [
+            {"id": i, "code": is_code(problems[bench, i]), "truth": shown_truth(problems[bench, i]),
+             "samples": [[r["status"], r.get("tokens"), r.get("finish_reason") == "length", (r["answer"] or "")[:300] or None, r["score"]] for r in part]}
+            for i, part in groups[bench].items()]} for bench in groups]}
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for b, bench in enumerate(groups):
+            for p, (i, part) in enumerate(groups[bench].items()):
+                yield f"{b}-{p}", problems[bench, i].text or "\n\n".join(str(m.get("content", "")) for m in problems[bench, i].messages)
+                for s, row in enumerate(part):
+                    yield f"{b}-{p}-{s}", row["response"]
+
+    report.write_html(out / "report.html", meta, texts())
+    report.write_png(out / "results.png", results, meta["title"])
+    print(f"\n{out}/report.html and results.png show every problem and sample")
+
+
+def shown_truth(problem: Problem) -> str:
+    if not is_code(problem):
+        return str(problem.truth)[:500]
+    truth = ground_truth(problem)
+    return f"{len(truth['inputs'])} tests" if isinstance(truth, dict) and "inputs" in truth else "tests"
 
 
 def reward_pool(workers: int, cfg: Config):
