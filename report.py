@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (style sheet and script)
 """The page of an evaluation: report.html, one file that needs no network and no server, and results.png.
 
 eval.py calls write_html(); the page has a table of benchmarks with error bars, a bar per problem, every sample one click away

@@ -1,0 +1,577 @@
+"""Evaluation: formats, sampling, scores against independent computations, continuation, ranks, the report, mistakes."""
+
+import base64
+import hashlib
+import itertools
+import json
+import math
+import os
+import pickle
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests"))
+import eval as ev  # noqa: E402
+import livecodebench_problems as lcb  # noqa: E402
+import report  # noqa: E402
+import rewards  # noqa: E402
+import toy  # noqa: E402
+
+PYTHON = [sys.executable, str(ROOT / "eval.py")]
+
+
+def cfg(**knobs) -> ev.Config:
+    return ev.Config(**knobs)
+
+
+def run(*flags, ranks: int = 1, check: bool = True, cwd=None) -> subprocess.CompletedProcess:
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} | {"OMP_NUM_THREADS": "1"}
+    command = PYTHON
+    if ranks > 1:
+        env["ACCELERATE_USE_CPU"] = "true"
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(ranks), "--main_process_port", "0"]
+        command = [*launch, str(ROOT / "eval.py")]
+    done = subprocess.run([*command, *map(str, flags)], capture_output=True, text=True, env=env, timeout=300, cwd=cwd)
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """The toy architecture with random weights: what is sampled is noise, which is what sampling is tested with."""
+    folder = tmp_path_factory.mktemp("model")
+    toy.make_model(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sums(tmp_path_factory) -> Path:
+    """Problems whose one-digit answers a random model sometimes hits."""
+    path = tmp_path_factory.mktemp("sums") / "sums.jsonl"
+    rng = random.Random(0)
+    rows = [(rng.randint(0, 4), rng.randint(0, 4)) for _ in range(13)]
+    path.write_text("".join(json.dumps({"problem": f"{a}+{b}={'?' * (a % 3)}", "answer": str(a + b)}) + "\n" for a, b in rows))
+    return path
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+@pytest.mark.parametrize("file, count, first, truth", [
+    ("aime24.qs.jsonl", 30, "2024-II-1", "73"), ("aime25.qs.jsonl", 30, "0", "70"), ("HMMT-202502.jsonl", 30, "0", "103"),
+    ("gsm8k_test_300.jsonl", 300, "0", "10"), ("svamp_rl_700.jsonl", 700, "0", None), ("gsm8k_rl_2000.jsonl", 2000, "0", "5")])
+def test_published_files(file, count, first, truth):
+    problems = ev.load_benchmark(str(DATA / file), cfg())
+    assert len(problems) == count and problems[0].id == first and len({p.id for p in problems}) == count
+    assert truth is None or problems[0].truth == truth
+    assert all(p.messages[-1]["role"] == "user" and p.messages[-1]["content"] for p in problems)
+    assert problems[0].data_source == ("math_longcot_math_verify" if "_rl_" in file else "math_verify")
+
+
+def test_math500_format_and_named_file():
+    problems = ev.load_benchmark(f"math500={ROOT}/tests/math500_8.jsonl", cfg())
+    assert [p.benchmark for p in problems] == ["math500"] * 8 and problems[0].id == "test/algebra/1.json"
+    assert problems[0].truth == "\\left( 3, \\frac{\\pi}{2} \\right)"
+
+
+def test_folder_of_files(tmp_path):
+    for name, text in (("b.jsonl", '{"question": "x", "answer": "why\\n#### 1,024"}'), ("a.jsonl", '{"problem": "y", "answer": 7}\n\n')):
+        (tmp_path / name).write_text(text)
+    problems = ev.load_benchmark(str(tmp_path), cfg())
+    assert [p.truth for p in problems] == ["7", "1024"] and problems[0].benchmark == tmp_path.name
+
+
+def test_equal_ids_are_told_apart(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"id": 1, "problem": "a", "answer": "1"}\n{"id": 1, "problem": "b", "answer": "2"}\n')
+    assert [p.id for p in ev.load_benchmark(str(tmp_path / "x.jsonl"), cfg())] == ["1#0", "1#1"]
+
+
+def test_thinking_switch_and_suffix(model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = ("{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined %}"
+                               "{{ '<think>\\n' if enable_thinking else '<think></think>' }}{% endif %}")
+    texts = []
+    for knobs in ({}, {"enable_thinking": "true"}, {"enable_thinking": "false", "prompt_suffix": "Box it."}):
+        problem = ev.Problem("b", "0", [{"role": "user", "content": "1+1"}], "math_verify", "2")
+        ev.render({"b": [problem]}, tokenizer, cfg(**knobs))
+        texts.append(problem.text)
+        assert tokenizer.decode(problem.ids) == problem.text
+    assert texts == ["1+1", "1+1<think>\n", "1+1\nBox it.<think></think>"]
+
+
+def test_ask_think_off_judges_the_answer_alone():
+    loaded = ev.load_problems(cfg(data=str(DATA / "svamp_rl_700.jsonl"), ask_think=False, limit=3))
+    assert {p.data_source for p in loaded["svamp_rl_700"]} == {"math_verify"}
+
+
+# -------------------------------------------------------------------------------------------------------- livecodebench
+def test_livecodebench_file_is_what_its_module_writes():
+    assert lines(lcb.FILE) == [lcb.row(p, at) for at, p in enumerate(lcb.PROBLEMS)]
+
+
+def test_livecodebench_rows_decode():
+    problems = ev.load_benchmark(str(lcb.FILE), cfg())
+    for problem, written in zip(problems, lcb.PROBLEMS, strict=True):
+        truth = ev.ground_truth(problem)
+        assert truth.get("fn_name", "") == written.function and problem.data_source == "livecodebench"
+        assert len(truth["inputs"]) == len(truth["outputs"]) == len(written.inputs)
+        expected = ["\n".join(map(json.dumps, x)) for x in written.inputs] if written.function else written.inputs
+        assert truth["inputs"] == expected
+        assert written.statement in problem.messages[0]["content"] and (written.starter in problem.messages[0]["content"])
+
+
+@pytest.mark.parametrize("name, window", [("livecodebench_v5", ("2024-08-01", "2025-02-01")), ("livecodebench_v6", ("2025-02-01", "2025-05-01"))])
+def test_livecodebench_windows(name, window):
+    ids = {p.id for p in ev.load_benchmark(f"{name}={lcb.FILE}", cfg())}
+    assert ids == {r["question_id"] for r in lines(lcb.FILE) if window[0] <= r["contest_date"][:10] < window[1]} and ids
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_private_tests_cannot_run_code(tmp_path):
+    packed = base64.b64encode(zlib.compress(pickle.dumps(Evil(tmp_path / "owned")))).decode()
+    pickle.loads(zlib.decompress(base64.b64decode(packed)))  # the attack is real
+    assert (tmp_path / "owned").exists()
+    (tmp_path / "owned").unlink()
+    with pytest.raises(ValueError, match="refused to load posix.system"):
+        ev.livecodebench_tests({"private_test_cases": packed})
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("damage", ["x", "!!!", base64.b64encode(b"not zlib").decode(), base64.b64encode(zlib.compress(b"not pickle")).decode(),
+                                    base64.b64encode(zlib.compress(pickle.dumps("not json"))).decode(),
+                                    base64.b64encode(zlib.compress(pickle.dumps(7))).decode(), '[{"input": "1"}]', "[1]", "[]"])
+def test_damaged_private_tests_are_named(damage):
+    with pytest.raises(ValueError):
+        ev.livecodebench_tests({"private_test_cases": damage})
+
+
+def fenced(program: str) -> str:
+    return f"<think>\nFirst idea:\n```python\nprint('no')\n```\n</think>\nHere it is.\n\n```python\n{program}\n```\nIt is linear."
+
+
+def test_livecodebench_verdicts():
+    """Every verdict of 24 problems' programs: right, wrong, slow, crashing, format-breaking."""
+    cases = []
+    for problem, loaded in zip(lcb.PROBLEMS, ev.load_benchmark(str(lcb.FILE), cfg()), strict=True):
+        truth = ev.ground_truth(loaded)
+        cases.append((problem.name, "right", fenced(problem.right), truth, True))
+        cases += [(problem.name, kind, fenced(program), truth, passes) for kind, (program, passes) in problem.others.items()]
+    first, truth = lcb.PROBLEMS[0].right, ev.ground_truth(ev.load_benchmark(str(lcb.FILE), cfg(limit=1))[0])
+    cases += [("format", "no block", f"</think>{first}", truth, False), ("format", "empty", "", truth, False),
+              ("format", "first right, last wrong", fenced(first) + fenced("print(0)"), truth, False),
+              ("format", "first wrong, last right", fenced("print(0)") + fenced(first), truth, True),
+              ("format", "no language", f"```\n{first}\n```", truth, True)]
+    with ev.reward_pool(2, cfg()) as pool:
+        got = pool.score_batch([dict(data_source="livecodebench", response=r, ground_truth=t) for _, _, r, t, _ in cases])
+    wrong = [f"{name}, {kind}: {reward} but passes={passes}" for (name, kind, _, _, passes), reward in zip(cases, got) if reward.correct != passes]
+    assert not wrong, "\n".join(wrong)
+    assert len(cases) >= 80
+
+
+# ------------------------------------------------------------------------------------------------------------- sampling
+def draw(scores: torch.Tensor, seeds, prompt=None, steps: int = 1, **knobs) -> torch.Tensor:
+    """(B, steps) tokens sampled from fixed scores (B, V)."""
+    ids = torch.zeros(len(scores), 1, dtype=torch.long) if prompt is None else prompt
+    process = ev.seeded_sampler(list(seeds), torch.ones_like(ids, dtype=torch.bool), cfg(max_tokens=max(steps, 4), **knobs))
+    width = ids.shape[1]
+    for _ in range(steps):
+        ids = torch.cat([ids, process(ids, scores).argmax(-1, keepdim=True)], 1)
+    return ids[:, width:]
+
+
+def test_sampler_draws_the_distribution():
+    scores, count = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0]), 20000
+    for knobs in ({"temperature": 1.0, "top_p": 1.0}, {"temperature": 0.6, "top_p": 0.8}, {"temperature": 1.5, "top_p": 1.0, "top_k": 3}):
+        seen = draw(scores.repeat(count, 1), range(count), **knobs).flatten().bincount(minlength=6) / count
+        probs = (scores / knobs["temperature"]).softmax(0)
+        if "top_k" in knobs:
+            probs[knobs["top_k"]:] = 0
+        probs = torch.where(probs.cumsum(0) - probs < knobs["top_p"], probs, 0.0)  # scores are in falling order
+        probs /= probs.sum()
+        assert torch.equal(seen > 0, probs > 0) or (probs[seen == 0] < 1e-3).all()
+        assert ((seen - probs).abs() < 4 * (probs * (1 - probs) / count).sqrt() + 1e-9).all(), knobs
+
+
+def test_sample_depends_on_its_seed_alone():
+    scores = torch.randn(5, 50, generator=torch.Generator().manual_seed(0))
+    whole = draw(scores, range(5), steps=4, temperature=1.0)
+    for row in range(5):
+        assert torch.equal(draw(scores[row:row + 1], [row], steps=4, temperature=1.0), whole[row:row + 1])
+    assert not torch.equal(draw(scores, range(5, 10), steps=4, temperature=1.0), whole)
+
+
+def test_greedy_and_repetition_penalty_like_transformers():
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    scores, prompt = torch.randn(3, 40, generator=torch.Generator().manual_seed(1)), torch.tensor([[1, 5], [7, 7], [0, 39]])
+    ids = prompt
+    for _ in range(4):
+        ids = torch.cat([ids, RepetitionPenaltyLogitsProcessor(1.7)(ids, scores.clone()).argmax(-1, keepdim=True)], 1)
+    assert torch.equal(draw(scores, range(3), prompt, 4, temperature=0.0, repetition_penalty=1.7), ids[:, 2:])
+
+
+def test_seeds_differ_by_problem_sample_and_seed():
+    seeds = {ev.seed_of(s, p, k) for s in range(3) for p in ("a", "b", "1") for k in range(5)}
+    assert len(seeds) == 45 and all(0 <= s < 2**63 for s in seeds) and ev.seed_of(0, "a", 1) == ev.seed_of(0, "a", 1)
+
+
+def test_yarn_is_in_force(model):
+    """Rope parameters for both engines; the frequencies are those of the paper's formula (arXiv 2309.00071, section 3.2)."""
+    from transformers import AutoConfig
+
+    config, knobs = AutoConfig.from_pretrained(model), cfg(model=str(model), yarn_factor=2.5)
+    override, theta = ev.rope_override(config, knobs), config.rope_parameters["rope_theta"]
+    original = config.max_position_embeddings
+    assert override["max_position_embeddings"] == 2.5 * original and override["rope_parameters"]["rope_type"] == "yarn"
+    engine = ev.HFEngine(str(model), config, override, [0], 0, 64, knobs)
+    name, lowest, scale = engine.rope()
+    dim = config.head_dim
+    plain = [theta ** (-2 * i / dim) for i in range(dim // 2)]
+    turn = lambda beta: dim * math.log(original / (beta * 2 * math.pi)) / (2 * math.log(theta))  # noqa: E731
+    low, high = max(math.floor(turn(32)), 0), min(math.ceil(turn(1)), dim - 1)
+    ramp = [min(max((i - low) / max(high - low, 0.001), 0), 1) for i in range(dim // 2)]
+    expected = min(f * (1 - r) + f / 2.5 * r for f, r in zip(plain, ramp))
+    assert lowest == pytest.approx(expected, rel=1e-5) and scale == pytest.approx(0.1 * math.log(2.5) + 1, rel=1e-6)
+    assert ev.rope_override(type("Qwen", (), {"rope_parameters": {"rope_theta": 1e6}, "max_position_embeddings": 40960}), knobs)[
+        "max_position_embeddings"] == 81920  # the paper's 64K run
+
+
+# --------------------------------------------------------------------------------------------------------------- scores
+def test_pass_at_k_is_the_mean_over_subsets():
+    for n, c in itertools.product(range(1, 8), range(8)):
+        for k in range(1, n + 1) if c <= n else ():
+            subsets = list(itertools.combinations([i < c for i in range(n)], k))
+            assert ev.pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
+
+
+def rows_of(*answers, truth="1"):
+    return [dict(answer=a, correct=a == truth, status="correct" if a == truth else "wrong" if a else "no_answer", tokens=10, finish_reason="stop")
+            for a in answers]
+
+
+@pytest.mark.parametrize("answers, same, point", [
+    ("1 1 2", (), 1), ("1 2 2", (), 0), ("1 2", (), 0.5), ("1 2 3", (), 1 / 3), ("2 3", (), 0), ("1 1 0.5 1/2 .5", [("0.5", "1/2"), (".5", "0.5"), (".5", "1/2")], 0),
+    ("1 1 0.5 1/2 .5", (), 1), ("- - 1", (), 1), ("- -", (), 0), ("1 1 1/2 0.5", [("0.5", "1/2")], 0.5)])
+def test_majority(answers, same, point):
+    rows = rows_of(*(None if a == "-" else a for a in answers.split()))
+    for seed in range(5):
+        random.Random(seed).shuffle(rows)  # the order of the samples does not matter
+        assert ev.majority(rows, set(same)) == pytest.approx(point)
+
+
+def test_majority_groups_by_mathematics():
+    groups = {"b": {"p": rows_of("\\frac{1}{2}", "0.5", "1/2", "1", "1"), "q": rows_of("(1,2)", "(1, 2)", "7", "8")}}
+    with ev.reward_pool(2, cfg()) as pool:
+        same = ev.same_answers(groups, pool)
+    assert {frozenset(pair) for pair in same} == {frozenset(pair) for pair in itertools.combinations(["\\frac{1}{2}", "0.5", "1/2"], 2)} | {
+        frozenset(["(1,2)", "(1, 2)"])}
+    result = ev.summarise(groups["b"], [1], same, False)
+    assert result["maj"] == 0
+
+
+def simulated(rng: random.Random, problems=30, n=8) -> dict[str, list[dict]]:
+    return {str(i): rows_of(*("1" if rng.random() < p else "2" for _ in range(n)), truth="1")
+            for i, p in enumerate(rng.betavariate(0.6, 0.6) for _ in range(problems))}
+
+
+def test_stderr_is_that_of_a_bootstrap_over_problems():
+    groups, rng = simulated(random.Random(1)), random.Random(2)
+    result = ev.summarise(groups, [1, 4], set(), False)
+    rates = [statistics.fmean(r["correct"] for r in rows) for rows in groups.values()]
+    assert result["avg"] == pytest.approx(statistics.fmean(rates)) == pytest.approx(result["pass@1"])
+    means = [statistics.fmean(rng.choices(rates, k=len(rates))) for _ in range(4000)]
+    assert result["stderr"] == pytest.approx(statistics.stdev(means), rel=0.06)
+    low, high = sorted(means)[100], sorted(means)[3900]
+    assert result["ci95"] == pytest.approx([low, high], abs=0.03)
+
+
+def test_stderr_resample_is_the_spread_of_new_runs():
+    master = random.Random(3)
+    chances = [master.betavariate(0.6, 0.6) for _ in range(30)]
+    averages, claimed = [], []
+    for seed in range(400):
+        rng = random.Random(seed)
+        groups = {str(i): rows_of(*("1" if rng.random() < p else "2" for _ in range(8))) for i, p in enumerate(chances)}
+        result = ev.summarise(groups, [1], set(), True)
+        averages.append(result["avg"])
+        claimed.append(result["stderr_resample"] ** 2)
+    assert math.sqrt(statistics.fmean(claimed)) == pytest.approx(statistics.stdev(averages), rel=0.1)
+
+
+def test_interval_covers():
+    """The clustered 95 % interval holds the population's mean in about 95 % of the benchmarks drawn from it."""
+    hits = 0
+    for seed in range(400):
+        result = ev.summarise(simulated(random.Random(seed)), [1], set(), True)
+        hits += result["ci95"][0] <= 0.5 <= result["ci95"][1]
+    assert 0.92 < hits / 400 < 0.98
+
+
+@pytest.mark.parametrize("dof, value", [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (29, 2.045), (499, 1.965)])
+def test_student_quantile(dof, value):
+    assert ev.student_t975(dof) == pytest.approx(value, abs=0.02 if dof == 3 else 0.002)
+
+
+def test_summary_counts_what_is_no_verdict_apart():
+    rows = rows_of("1", "1", "2", None)
+    rows[2] |= dict(status="verifier_timeout", finish_reason="length", tokens=1000)
+    rows.append(rows_of("3")[0] | dict(status="sandbox_error"))
+    result = ev.summarise({"p": rows}, [1, 2], set(), False)
+    assert (result["verifier_errors"], result["verifier_timeouts"], result["truncated"], result["no_answer"]) == (1, 1, 0.2, 0.2)
+    assert result["tokens_mean"] == 208 and result["tokens_p95"] == 1000 and result["stderr"] is None and result["samples"] == 5
+    table = ev.markdown({"x": result})
+    assert "40.0 ± –" in table and "1 / 1" in table and "20.0 %" in table
+
+
+def test_compare_is_paired(tmp_path):
+    rng, rates = random.Random(0), [[], []]
+    for at, name in enumerate("ab"):
+        counts = {str(i): [min(8, i % 7 + at), 8] for i in range(20)} | {f"only {name}": [8, 8]}
+        rates[at] = [100 * c / n for key, (c, n) in counts.items() if "only" not in key]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"bench": {"per_problem": counts}, name: {"per_problem": {"1": [1, 1]}}}))
+    difference = [x - y for x, y in zip(*rates)]
+    out = run("--compare", tmp_path / "a", tmp_path / "b").stdout
+    mean, stderr = statistics.fmean(difference), statistics.stdev(difference) / math.sqrt(20)
+    assert f"{mean:+.1f} ± {stderr:.1f}" in out and "| bench | 20 |" in out and "only the problems in both" in out
+    assert rng and "no readable results.json" in run("--compare", tmp_path, tmp_path / "b", check=False).stderr
+
+
+# ------------------------------------------------------------------------------------------------- scoring while generating
+def test_slow_verifier_does_not_hold_the_engine():
+    problem = ev.Problem("b", "0", [], "math_verify", "1")
+
+    class SlowPool:
+        def __init__(self):
+            self.threads, self.most, self.now = ThreadPoolExecutor(8), 0, 0
+
+        def submit(self, item):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            return self.threads.submit(self.work)
+
+        def work(self):
+            time.sleep(0.02)
+            self.now -= 1
+            return rewards.Reward(1.0, True, "correct")
+
+    written, pool = [], SlowPool()
+    scorer = ev.Scorer(pool, written.append, 1)
+    began = time.monotonic()
+    for sample in range(60):
+        scorer.submit({"benchmark": "b", "id": "0", "sample": sample, "response": "\\boxed{1}"}, problem)
+    assert time.monotonic() - began < 0.2  # generation goes on at once
+    scorer.wait()
+    assert len(written) == 60 and {row["sample"] for row in written} == set(range(60)) and pool.most <= 5
+
+
+def test_journal_after_a_crash(tmp_path):
+    journal = ev.Journal(tmp_path, 0)
+    row = dict(benchmark="b", id="x", sample=0, response="é\u2028\nline", finish_reason="stop", tokens=3)
+    journal.write(row, row | {"sample": 1})
+    journal.write({"benchmark": "b", "id": "x", "sample": 0, "correct": True, "status": "correct"})
+    with open(journal.path, "ab") as file:
+        file.write(b'{"benchmark": "b", "id": "x", "sample": 2, "respo')
+    (tmp_path / "generations.rank1.jsonl").write_text('{"sample": 1}\nnonsense\n' + json.dumps(row | {"sample": 7}) + "\n")
+    rows, bad = ev.Journal.read(tmp_path)
+    assert {key[2]: "status" in r for key, r in rows.items()} == {0: True, 1: False, 7: False} and len(bad) == 3
+    assert rows["b", "x", 0]["response"] == row["response"]
+    ev.Journal(tmp_path, 0).write(row | {"sample": 2})  # the half line is cut off, not continued
+    rows, bad = ev.Journal.read(tmp_path)
+    assert sorted(key[2] for key in rows) == [0, 1, 2, 7] and len(bad) == 2
+
+
+# --------------------------------------------------------------------------------------------------------- whole program
+FLAGS = ("--n", 4, "--max_tokens", 12, "--k", "1,2,4", "--temperature", 1, "--top_p", 1, "--workers", 1)
+
+
+def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
+    """A run that is killed three times, and one over two ranks, end with the very files of an undisturbed one."""
+    flags = ("--model", model, "--data", sums, "--engine", "hf", "--hf_batch", 3, *FLAGS)
+    whole = run(*flags, "--output_dir", tmp_path / "whole")
+    assert "| sums " in whole.stdout
+    kills = 0
+    for stop_at in (5, 30, 55):
+        log = tmp_path / "killed/generations.jsonl"
+        process = subprocess.Popen([*PYTHON, *map(str, flags), "--output_dir", str(tmp_path / "killed")], stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= stop_at):
+            time.sleep(0.01)
+        kills += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        with open(log, "ab") as file:
+            file.write(b'{"benchmark": "sums", "id": "3", "sam')
+    assert kills == 3
+    run(*flags, "--output_dir", tmp_path / "killed")
+    run(*flags, "--output_dir", tmp_path / "ranks", ranks=2)
+    for name in ("generations.jsonl", "results.json"):
+        expected = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == expected, f"killed: {name}"
+        assert (tmp_path / "ranks" / name).read_bytes() == expected, f"two ranks: {name}"
+    rows = lines(tmp_path / "whole/generations.jsonl")
+    assert len(rows) == 13 * 4 and {"benchmark", "id", "sample", "response", "finish_reason", "tokens", "correct", "status"} <= set(rows[0])
+    assert len({row["response"] for row in rows}) > 40  # seeds differ
+    assert not list((tmp_path / "ranks").glob("generations.rank*"))
+
+    # more samples go on from there; other settings are refused, with the difference
+    run(*flags, "--n", 5, "--output_dir", tmp_path / "whole")
+    assert lines(tmp_path / "whole/generations.jsonl")[0] == rows[0] and len(lines(tmp_path / "whole/generations.jsonl")) == 65
+    refused = run(*flags, "--temperature", 0.7, "--seed", 3, "--output_dir", tmp_path / "whole", check=False)
+    assert refused.returncode == 2 and "temperature was 1.0, now 0.7" in refused.stderr and "seed was 0, now 3" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    (tmp_path / "other.jsonl").write_text(sums.read_text().replace("+", "-"))
+    refused = run(*flags, "--data", f"sums={tmp_path}/other.jsonl", "--output_dir", tmp_path / "whole", check=False)
+    assert "sums had other problems or prompts" in refused.stderr
+
+    # the generations can be scored again without the model
+    again = run("--score_only", tmp_path / "ranks/generations.jsonl", "--data", sums, "--output_dir", tmp_path / "again", "--k", "1,2,4")
+    old, new = (json.loads((tmp_path / f / "results.json").read_text()) for f in ("ranks", "again"))
+    assert old == new and "sums" in again.stdout
+
+
+def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, sums, tmp_path):
+    flags = ("--model", model, "--data", sums, "--engine", "vllm", *FLAGS)
+    whole = run(*flags, "--yarn_factor", 2, "--output_dir", tmp_path / "whole")
+    shown = re.search(r"YaRN in force: .* lowest frequency (\S+), attention scale (\S+)", whole.stdout)
+    rows = lines(tmp_path / "whole/generations.jsonl")
+    (tmp_path / "ranks").mkdir()
+    (tmp_path / "ranks/config.yaml").write_text((tmp_path / "whole/config.yaml").read_text())
+    with open(tmp_path / "ranks/generations.jsonl", "w") as file:  # as a killed run leaves it: some scored, some not, half a line
+        for at, row in enumerate(rows[:20]):
+            keep = row if at % 3 else {key: row[key] for key in ("benchmark", "id", "sample", "response", "finish_reason", "tokens")}
+            file.write(json.dumps(keep) + "\n")
+        file.write('{"bench')
+    run(*flags, "--yarn_factor", 2, "--output_dir", tmp_path / "ranks", ranks=2)
+    assert (tmp_path / "ranks/results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
+    assert lines(tmp_path / "ranks/generations.jsonl") == rows
+
+    greedy = ("--temperature", 0, "--n", 1, "--k", 1, "--yarn_factor", 2)
+    texts = {}
+    for engine in ("hf", "vllm"):
+        done = run(*flags, *greedy, "--engine", engine, "--output_dir", tmp_path / engine)
+        texts[engine] = [row["response"] for row in lines(tmp_path / engine / "generations.jsonl")]
+        assert re.search(r"lowest frequency (\S+), attention scale (\S+)", done.stdout).groups() == shown.groups()
+    assert texts["hf"] == texts["vllm"]
+
+
+# ----------------------------------------------------------------------------------------------------------- score_only
+def test_score_only_takes_rows_of_any_tool(tmp_path):
+    rows = [{"id": "a", "response": "\\boxed{3}", "answer": "3"}, {"id": "a", "response": "\\boxed{4}", "answer": "3"},
+            {"id": "b", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\\boxed{\\frac12}"}], "ground_truth": "0.5"},
+            {"id": "b", "response": ["\\boxed{1/2}"], "reward_model": {"ground_truth": "0.5"}, "data_source": "math_dapo_math_verify"},
+            {"id": "a"}, {"id": "c", "response": "x"}, [1], {"id": "d", "response": "x", "answer": "1", "data_source": "nonsense"}]
+    source = tmp_path / "mine.jsonl"
+    source.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"id": "half')
+    done = run("--score_only", source, "--output_dir", tmp_path / "out")
+    result = json.loads((tmp_path / "out/results.json").read_text())["mine"]
+    assert result["per_problem"] == {"a": [1, 2], "b": [2, 2]} and result["avg"] == 0.75 and result["bad_rows"] == 5
+    for number in (5, 6, 7, 8, 9):
+        assert f"mine.jsonl:{number}: " in done.stderr
+    refused = run("--score_only", tmp_path / "out/generations.jsonl", "--output_dir", tmp_path / "out", check=False)
+    assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
+    hostile = "<script>alert(1)</script></script><img src=x onerror=alert(1)>\u2028\ud800 é"
+    problems = [{"id": hostile, "code": False, "truth": hostile, "samples": [["wrong", 3, True, hostile, -1.0]]}]
+    result = ev.summarise({"p": rows_of("2", "1")}, [1], set(), False)
+    meta = {"title": hostile, "settings": [["model", hostile]], "benchmarks": [{"name": hostile, "result": result, "problems": problems}]}
+    report.write_html(tmp_path / "r.html", meta, [("0-0", "prompt"), ("0-0-0", hostile)])
+    text = (tmp_path / "r.html").read_text()
+    assert len(re.findall("<script", text)) == 4 and "<img" not in text and "http" not in text.replace("http://www.w3.org/1998/Math/MathML", "").replace(
+        "http-equiv", "")
+    script = re.search(r"<script>(.*?)</script>", text, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{digest}'" in text
+    assert json.loads(re.search(r'id="meta">(.*?)</script>', text, re.S)[1])["title"].startswith("<script>alert(1)</script>")
+    packed = re.search(r'id="t0-0-0">([A-Za-z0-9+/=]*)</script>', text)[1]
+    assert zlib.decompress(base64.b64decode(packed)).decode() == hostile.replace("\ud800", "?")
+    report.write_png(tmp_path / "r.png", {"x": result}, "title")
+    assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# ------------------------------------------------------------------------------------------------------------- mistakes
+@pytest.mark.parametrize("flags, parts", [
+    (["--data", "aime42"], ["'aime42' is no file and no benchmark; did you mean 'aime2", "livecodebench_v6", "NAME=PATH"]),
+    (["--tempratur", "1"], ["unknown option 'tempratur'; the nearest is 'temperature'"]),
+    (["--n", "many"], ["n must be int, got 'many'"]), (["--n", "0"], ["n must be at least 1"]), (["--k", "8", "--n", "4"], ["1 <= k <= n = 4"]),
+    (["--k", "x"], ["k must be a list of whole numbers"]), (["--engine", "tgi"], ["engine must be one of auto, vllm, hf"]),
+    (["--yarn_factor", "0.5"], ["yarn_factor must be above 1"]), (["--top_p", "0"], ["0 < top_p <= 1"]), (["--config", "none.yaml"], ["--config none.yaml"]),
+    (["--compare", "a"], ["compare needs two folders"]), (["--n"], ["flags come in pairs"]),
+    (["--score_only", "none.jsonl"], ["none.jsonl does not exist"]),
+    (["--model", "{tmp}/none"], ["cannot be read as a Hugging Face model"]),
+    (["--data", "{tmp}/bad.jsonl"], ["bad.jsonl:2: not JSON"]), (["--data", "{tmp}/gold.jsonl"], ["gold.jsonl:1: no ground truth; expected"]),
+    (["--data", "{tmp}/source.jsonl"], ["source.jsonl:1:", "math_verify"]), (["--data", "{tmp}/empty.jsonl"], ["has no rows"]),
+    (["--data", "{sums},{sums}"], ["two benchmarks are called sums"]), (["--max_tokens", "100000"], ["exceed the context", "fits", "yarn_factor"]),
+    (["--data", "livecodebench_v6={tmp}/old.jsonl"], ["old.jsonl has no rows of contests from 2025-02-01 to 2025-05-01"]),
+])
+def test_mistakes_are_one_line(flags, parts, model, sums, tmp_path, capsys, monkeypatch):
+    (tmp_path / "bad.jsonl").write_text('{"problem": "x", "answer": "1"}\n{"problem": \n')
+    (tmp_path / "gold.jsonl").write_text('{"problem": "x"}\n')
+    (tmp_path / "source.jsonl").write_text('{"problem": "x", "answer": "1", "data_source": "poetry"}\n')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "old.jsonl").write_text(json.dumps(lcb.row(lcb.PROBLEMS[0], 0)) + "\n")
+    base = [] if "--compare" in flags else ["--model", str(model), "--data", str(sums), "--engine", "hf", "--output_dir", str(tmp_path / "out"), "--max_tokens", "8"]
+    given = [f.format(tmp=tmp_path, sums=sums) if isinstance(f, str) else f for f in flags]
+    monkeypatch.setattr(sys, "argv", ["eval.py", *base, *given])
+    with pytest.raises(SystemExit) as end:
+        ev.main()
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.startswith("eval.py: ") and error.count("\n") == 1, error
+    for part in parts:
+        assert part in error, error
+    assert not (tmp_path / "out").exists()
+
+
+def test_hub_out_of_reach_says_what_to_give_instead(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    import datasets
+    import huggingface_hub
+
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    for name, part in (("math500", '{"problem", "answer"}'), ("livecodebench_v5", "private_test_cases")):
+        with pytest.raises(SystemExit):
+            ev.load_benchmark(name, cfg())
+        error = capsys.readouterr().err
+        assert f"--data {name}=FILE" in error and part in error and "no route to host" in error and error.count("\n") == 1
+
+
+def test_recipe_and_flags(tmp_path):
+    (tmp_path / "r.yaml").write_text("n: 8\nk: [1, 8]\ndata: [aime24, aime25]\nenable_thinking: false\ntemperature: 6e-1\n")
+    got = ev.read_config(["--config", str(tmp_path / "r.yaml"), "--n=16", "--prompt_suffix", "Think: put it in \\boxed{}."])
+    assert (got.n, got.k, got.data, got.enable_thinking, got.temperature) == (16, "1,8", "aime24,aime25", "false", 0.6)
+    assert got.prompt_suffix == "Think: put it in \\boxed{}."
+    assert yaml.safe_load(yaml.safe_dump(vars(got))) == vars(got)
