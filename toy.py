@@ -18,9 +18,7 @@ import zlib
 from pathlib import Path
 
 KINDS = ("math", "code")
-CHAT_TEMPLATE = (  # {% generation %} marks what sft.py trains on
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ m['content'] + '\n' }}{% endif %}{% endfor %}")
+CHAT_TEMPLATE = "{% for m in messages %}{{ m['content'] + (eos_token if m['role'] == 'assistant' else '\n') }}{% endfor %}"
 
 
 def make_model(folder: str, seed: int = 0) -> str:
@@ -168,7 +166,7 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float = 0.5) 
                if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
                and not k.startswith(("TORCHELASTIC_", "FSDP_", "ACCELERATE_USE_FSDP"))}
         command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"), "--train_file",
-                   str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), "--max_tokens", "512", *SFT_FLAGS[kind]]
+                   str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), "--max_tokens", "512", "--packing", "false", *SFT_FLAGS[kind]]
         if subprocess.run(command, env=env).returncode:
             raise ValueError(f"toy: the warm-up by sft.py failed (its message is above); its files are in {out / 'sft'}")
     return str(out / "sft" / "final")
