@@ -1,0 +1,378 @@
+"""Verifiers: (data_source, response, ground truth) -> Reward, and the pool of worker processes that runs them.
+
+    reward = score("math_longcot_math_verify", "<think>...</think>So it is \\boxed{42}.", "42")  # (1.0, True, "correct")
+    with RewardPool(workers=8, timeout_s=10) as pool:
+        rewards = pool.score_batch([dict(data_source=..., response=..., ground_truth=..., prompt_tail="<think>\n"), ...])
+
+Math. The answer is the last `\\boxed{}` after the last `</think>`, the judge is math_verify. Only the answer is handed
+to it, as `\\boxed{answer}`, so the length of a response costs nothing. Three rules go with that:
+- Boxes side by side (`\\boxed{1} and \\boxed{2}`), which math_verify joins to a set, count if the last or the set is right.
+- Without a box, or if the last one is empty or never closed, math_verify reads the last 4,000 characters in its own way.
+- Two plain integers are compared here; tests/test_rewards.py compares that with math_verify on thousands of pairs.
+math_verify guards itself with SIGALRM, which works only in a main thread, cannot stop a long call inside C and turns a
+timeout into "wrong". Its timeouts are therefore off; pebble kills the worker, and the Reward says `verifier_timeout`.
+
+Scores: correct 1, wrong -1. Where think tags are asked for, a missing `</think>` (checked first) or `<think>` costs -1
+too, so that a truncated response never beats an honest wrong one (the released system gave -0.5 and -2: `no_think_end`,
+`no_think_start`). A prompt that ends in `<think>` (see `prompt_tail`) counts as opened.
+`verifier_timeout`, `verifier_error` and `sandbox_error` say that the verifier failed, not the response: such a Reward
+carries the score of a wrong answer, so that nobody gains by it, and correct=False; a trainer should leave it out.
+
+A new reward is a function `(text after </think>, ground_truth, options) -> Reward`, or -> Job if it is slow or may hang
+(a Job runs in a worker), and an entry in VERIFIERS.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import logging
+import multiprocessing.context
+import multiprocessing.spawn
+import os
+import re
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pebble import ProcessPool
+
+TAIL = 4000  # characters that math_verify sees of a response without a box; its regexes are quadratic at worst
+WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError, not in the OOM killer
+
+
+class Reward(NamedTuple):
+    score: float
+    correct: bool
+    status: str  # correct, wrong, partial, no_think_end, no_think_start, no_answer, no_code,
+    #              verifier_error, verifier_timeout, sandbox_error
+
+
+class Job(NamedTuple):
+    """Work for a worker process."""
+
+    run: Callable[..., Reward]
+    args: tuple
+    lowest: float = -1.0  # score if it hangs or crashes
+    timeout_s: float | None = None  # None: the pool's
+
+
+class Verifier(NamedTuple):
+    prepare: Callable[[str, Any, "Options"], Reward | Job]  # cheap, runs in the caller's process
+    check: Callable[[Any], None]  # raises ValueError for a ground truth that cannot be used
+    think: bool  # whether the think tags are asked for
+
+
+@dataclass(frozen=True)
+class Options:
+    no_think_end: float = -1.0  # score without </think>; the released system gave -0.5
+    no_think_start: float = -1.0  # score without <think>; the released system gave -2
+    code_reward: str = "pass_rate"  # pass_rate | signed_pass_rate | all_or_nothing
+    max_tests: int = 16  # tests of a program, the same for all responses to a problem
+
+
+# ---------------------------------------------------------------------------------------------------------------- answer
+def after_thinking(response: str) -> str:
+    return response[response.rfind("</think>") + len("</think>"):] if "</think>" in response else response
+
+
+def boxes(text: str) -> list[str]:
+    r"""Contents of the last `\boxed{}` and of those right before it that math_verify would join with it, last one first.
+    Empty if the last box is empty or is not closed. Of nested boxes the innermost counts."""
+    found, end, contents = [], len(text), None
+    while (start := text.rfind("\\boxed{", 0, end)) >= 0:
+        depth = 0
+        for brace in re.compile(r"[{}]").finditer(text, start, end if found else len(text)):
+            depth += 1 if brace.group() == "{" else -1
+            if depth == 0:
+                break
+        if depth or start + 7 == len(text):
+            break
+        contents = text[start + 7:brace.start()].strip()
+        between = text[brace.end():end] if found else ""
+        # math_verify's rule for boxes that belong together (latex2sympy2_extended, extract_boxed_content)
+        if not contents or found and len(between) >= 10 and not (
+                len(between) < 70 and contents != found[-1] and re.search(r"\b(and|or)\b|,|;", between)):
+            break
+        percent = re.match(r"\s*(?:\$\$?|\\\)|\\\])\s*(?:\\?%|[Pp]ercent|[Pp]ct)", text[brace.end():brace.end() + 30])
+        found.append(contents + r"\%" if percent else contents)
+        end = start
+    return found
+
+
+def extract_answer(response: str) -> str:
+    """The answer of a math response, as written: the last box, else the last number, else "". For grouping (maj@n)."""
+    text = after_thinking(response)
+    if found := boxes(text):
+        return found[0]
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?", tail_of(text))
+    return numbers[-1].rstrip(",") if numbers else ""
+
+
+def tail_of(text: str) -> str:
+    """The last TAIL characters, from the start of a line if there is one: a cut inside `$...$` would pair the rest wrongly."""
+    if len(text) <= TAIL:
+        return text
+    tail = text[-TAIL:]
+    return tail[tail.find("\n") + 1:]
+
+
+# ------------------------------------------------------------------------------------------------------------------ math
+PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+def plain_verdict(gold: str, answer: str) -> bool | None:
+    """Verdict on two plain integers (no leading zero, no -0); None: ask math_verify."""
+    if PLAIN_INTEGER.fullmatch(gold) and PLAIN_INTEGER.fullmatch(answer):
+        return gold == answer
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def parsed(text: str) -> list:
+    from math_verify import parse  # here, not on top: the trainer itself never needs sympy
+    return parse(text, parsing_timeout=None)
+
+
+def as_box(text: str) -> str:
+    return text if "\\boxed{" in text else f"\\boxed{{{text}}}"
+
+
+def judged(gold: str, texts: tuple[str, ...]) -> Reward:
+    """math_verify on each text in turn; correct if one is. Slow or endless for some inputs: run it in a worker."""
+    from math_verify import verify
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (soft if WORKER is None else WORKER_MEMORY_MB << 20, hard))
+    answers = 0
+    try:
+        for text in texts:
+            answer = parsed(text)
+            answers += len(answer)
+            try:
+                if answer and verify(parsed(as_box(gold)), answer, timeout_seconds=None, raise_on_error=True):
+                    return Reward(1.0, True, "correct")
+            except (MemoryError, RecursionError):
+                raise
+            except Exception:  # sympy raises what it likes on odd pairs; math_verify takes that as "not equal"
+                continue
+    except (MemoryError, RecursionError):
+        return Reward(-1.0, False, "verifier_error")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    return Reward(-1.0, False, "wrong" if answers else "no_answer")
+
+
+def math_answer(text: str, ground_truth: Any, options: Options) -> Reward | Job:
+    gold, found = str(ground_truth).strip(), boxes(text)
+    if not found:
+        return Job(judged, (gold, (tail_of(text),)))
+    verdict = plain_verdict(gold, found[0]) if len(found) == 1 else None
+    if verdict is not None:
+        return Reward(1.0, True, "correct") if verdict else Reward(-1.0, False, "wrong")
+    texts = tuple(as_box(t) for t in dict.fromkeys((found[0], ",".join(dict.fromkeys(reversed(found))))))
+    return Job(judged, (gold, texts))
+
+
+def check_math(ground_truth: Any) -> None:
+    if isinstance(ground_truth, bool) or not isinstance(ground_truth, str | int | float) or not str(ground_truth).strip():
+        raise ValueError(f"ground truth {str(ground_truth)[:60]!r} is no answer; expected a text such as '42' or 'x^2'")
+
+
+def equivalent(a: str, b: str) -> bool:
+    """Whether two answers (as extract_answer gives them) are equal as mathematics, a in the place of the ground truth.
+    Without a time limit; for untrusted answers that may hang use RewardPool on `\\boxed{b}`."""
+    if a.strip() == b.strip():
+        return True
+    verdict = plain_verdict(a.strip(), b.strip())
+    return judged(a.strip(), (as_box(b.strip()),)).correct if verdict is None else verdict
+
+
+# ----------------------------------------------------------------------------------------------------------------- score
+VERIFIERS: dict[str, Verifier] = {  # the first name that is part of a row's data_source decides
+    "math_longcot_math_verify": Verifier(math_answer, check_math, think=True),
+    "math_dapo_math_verify": Verifier(math_answer, check_math, think=False),
+    "math_verify": Verifier(math_answer, check_math, think=False),
+    "toy:math": Verifier(math_answer, check_math, think=True),
+}
+
+
+def verifier_of(data_source: str) -> Verifier:
+    for name, verifier in VERIFIERS.items():
+        if name in str(data_source):
+            return verifier
+    raise ValueError(f"unknown data_source {data_source!r}; a known name must be part of it: {', '.join(VERIFIERS)}")
+
+
+def check(data_source: str, ground_truth: Any) -> None:
+    """Raises ValueError (one line) for an unknown data_source, with the known ones, or a ground truth that cannot be used."""
+    verifier_of(data_source).check(ground_truth)
+
+
+def prepare(data_source: str, response: str, ground_truth: Any, prompt_tail: str, options: Options) -> Reward | Job:
+    """The cheap part, microseconds whatever the length: think tags, answer. Returns the Reward or what is left to do."""
+    verifier = verifier_of(data_source)
+    if verifier.think:
+        end = response.rfind("</think>")
+        if end < 0:
+            return Reward(options.no_think_end, False, "no_think_end")
+        if not prompt_tail.rstrip().endswith("<think>") and response.find("<think>", 0, end) < 0:
+            return Reward(options.no_think_start, False, "no_think_start")
+    return verifier.prepare(after_thinking(response), ground_truth, options)
+
+
+def score(data_source: str, response: str, ground_truth: Any, *, prompt_tail: str = "", **options) -> Reward:
+    """Reward of one response, in this process and without a guard against endless work (RewardPool has one).
+
+    prompt_tail is the end of the rendered prompt. options: the fields of Options.
+    Raises ValueError for an unknown data_source."""
+    job = prepare(data_source, response, ground_truth, prompt_tail, Options(**options))
+    return job.run(*job.args) if isinstance(job, Job) else job
+
+
+# ------------------------------------------------------------------------------------------------------------------ pool
+WORKER = None  # in a worker process: the id of the process that owns the pool
+
+
+def start_worker(owner: int) -> None:
+    """Runs first in every worker: die with the owner, even if it is killed; import and warm up what every answer needs."""
+    global WORKER
+    WORKER = owner
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != owner:  # it died before the line above
+        os._exit(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits in vain while C code runs, then pebble waits 3 s
+    judged("1", ("\\boxed{\\frac{1}{2}}",))
+
+
+class CleanSpawn(multiprocessing.context.SpawnContext):
+    """Spawn, but the child does not run the caller's script again: that would import torch and vLLM in every worker."""
+
+    class Process(multiprocessing.context.SpawnProcess):
+        def start(self) -> None:
+            _hide_main.active = True
+            try:
+                super().start()
+            finally:
+                _hide_main.active = False
+
+
+_hide_main = threading.local()
+_preparation_data = multiprocessing.spawn.get_preparation_data
+
+
+def _preparation_without_main(name: str) -> dict:
+    data = _preparation_data(name)
+    if getattr(_hide_main, "active", False):
+        data = {key: value for key, value in data.items() if not key.startswith("init_main_from_")}
+    return data
+
+
+multiprocessing.spawn.get_preparation_data = _preparation_without_main
+
+
+class RewardPool:
+    """Worker processes that score responses. A response that hangs, crashes or exhausts memory costs itself only.
+
+    workers: by default one per core this process may use. timeout_s: seconds for the judge of one answer (a program has the
+    limits of its tests instead). score_options: the fields of Options."""
+
+    def __init__(self, workers: int | None = None, timeout_s: float = 10.0, **score_options):
+        if importlib.util.find_spec("math_verify") is None:
+            raise ValueError("math_verify is not installed; pip install math-verify")
+        self.options, self.timeout_s = Options(**score_options), timeout_s
+        self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
+        self._known: dict[tuple, Future] = {}  # math answers seen: a group mostly gives a few different ones
+        self._open: dict[Future, float] = {}  # not scored yet, with the score if the pool is closed before
+        self._pool: ProcessPool | None = None
+        self._lock, self._ready, self._wake = threading.Lock(), threading.Event(), threading.Event()
+        self._closed = False
+        # The death signal of a worker comes when the thread that started it ends, so a thread of the pool's own starts them.
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def _keep(self) -> None:
+        while not self._closed:
+            self._wake.clear()
+            if self._pool is not None:  # pebble gives up a pool if a worker is killed while idle
+                self._pool.stop()
+                self._pool.join()
+            self._pool = ProcessPool(self.workers, initializer=start_worker, initargs=(os.getpid(),), context=CleanSpawn())
+            self._pool.schedule(os.getpid)  # starts the workers now
+            self._ready.set()
+            self._wake.wait()
+
+    def submit(self, item: dict) -> Future:
+        """Future of the Reward of dict(data_source, response, ground_truth, prompt_tail=""); its result() never raises.
+        Raises ValueError at once for an unknown data_source."""
+        job = prepare(item["data_source"], item["response"], item["ground_truth"], item.get("prompt_tail", ""), self.options)
+        future: Future = Future()
+        if isinstance(job, Reward):
+            future.set_result(job)
+            return future
+        if job.run is judged:
+            with self._lock:
+                if len(self._known) > 100_000:
+                    self._known.clear()
+                if (known := self._known.setdefault(job.args, future)) is not future:
+                    return known
+        self._open[future] = job.lowest
+        self._run(job, future, tries=3)
+        return future
+
+    def _run(self, job: Job, future: Future, tries: int) -> None:
+        while True:
+            self._ready.wait()
+            with self._lock:
+                if self._closed:
+                    return self._finish(future, Reward(job.lowest, False, "verifier_error"))
+                try:
+                    running = self._pool.schedule(job.run, args=job.args, timeout=job.timeout_s or self.timeout_s)
+                    break
+                except RuntimeError:  # the pool broke: wait for the next one
+                    self._ready.clear()
+                    self._wake.set()
+        running.add_done_callback(lambda done: self._done(done, job, future, tries))
+
+    def _done(self, done: Future, job: Job, future: Future, tries: int) -> None:
+        error = CancelledError() if done.cancelled() else done.exception()
+        if error is None:
+            self._finish(future, done.result())
+        elif isinstance(error, TimeoutError):
+            self._finish(future, Reward(job.lowest, False, "verifier_timeout"))
+        elif isinstance(error, BrokenProcessPool) and tries > 1:  # most likely the fault of another; off pebble's own thread
+            threading.Thread(target=self._run, args=(job, future, tries - 1), daemon=True).start()
+        else:
+            self._finish(future, Reward(job.lowest, False, "verifier_error"))
+
+    def _finish(self, future: Future, reward: Reward) -> None:
+        if self._open.pop(future, None) is not None:
+            future.set_result(reward)
+
+    def score_batch(self, items: Iterable[dict]) -> list[Reward]:
+        """Rewards in the order of the items."""
+        return [future.result() for future in [self.submit(item) for item in items]]
+
+    def close(self) -> None:
+        """Stops the workers; what is not scored yet gets `verifier_error`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._ready.wait()
+            self._closed = True
+        self._wake.set()
+        self._pool.stop()
+        self._pool.join()
+        self._keeper.join()
+        for future, lowest in list(self._open.items()):
+            self._finish(future, Reward(lowest, False, "verifier_error"))
+
+    def __enter__(self) -> "RewardPool":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
