@@ -7,9 +7,10 @@
     python eval.py --score_only FILE.jsonl --output_dir runs/rescored # any tool's generations, no model
     python eval.py --compare runs/a runs/b                            # paired difference of two evaluations
 
-`data` is a comma-separated list of benchmark names (see BENCHMARKS), files (JSONL, Parquet), folders of files, hub names, toy:math, toy:code,
-or NAME=PATH: a local copy that counts as that benchmark. Rows: {"messages", "answer"} or {"messages", "meta": {"answer"}},
-{"problem" | "question", "answer"}, RL rows {"data_source", "prompt", "reward_model": {"ground_truth"}}, LiveCodeBench rows.
+`data` is a comma-separated list of benchmark names (see BENCHMARKS), files (JSONL, Parquet), folders of files, hub names,
+toy:math, toy:code, or NAME=PATH: a local copy that counts as that benchmark. Rows: {"messages", "answer"},
+{"messages", "meta": {"answer"}}, {"problem" | "question", "answer"}, LiveCodeBench's, and
+RL rows {"data_source", "prompt", "reward_model": {"ground_truth"}}.
 
 output_dir: config.yaml (the settings; other settings are refused), generations.jsonl (a row per sample, appended as it
 goes; a killed run continues there), results.json, results.png, report.html (self-contained, every sample one click away).
@@ -28,6 +29,7 @@ import base64
 import dataclasses
 import datetime
 import difflib
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -37,13 +39,14 @@ import json
 import math
 import os
 import pickle
+import queue
 import re
 import statistics
 import sys
 import threading
 import time
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +96,8 @@ class Config:
 
 
 # What may differ from the settings in output_dir when a run continues there; everything else would mix two experiments.
-MAY_CHANGE = {"data", "n", "k", "output_dir", "tensor_parallel", "gpu_memory", "hf_batch", "workers", "timeout_s", "compare", "report"}
+MAY_CHANGE = {"data", "n", "k", "output_dir", "tensor_parallel", "gpu_memory", "hf_batch", "workers", "timeout_s", "compare",
+              "report"}
 
 
 def die(message: str) -> None:
@@ -334,7 +338,8 @@ def read_hub(name: str, spec: dict) -> Iterator[tuple[str, dict]]:
     except Exception as error:  # the hub's clients raise a dozen types; every one means: this name gave no rows
         give = ('LiveCodeBench\'s test*.jsonl ("question_content", "public_test_cases", "private_test_cases")' if "files" in spec
                 else 'JSONL with {"problem", "answer"} or {"messages", "answer"} a line')
-        die(f"data: {name}: cannot read {spec['hub']} from the hub ({type(error).__name__}: {' '.join(str(error).split())[:120]}); "
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        die(f"data: {name}: cannot read {spec['hub']} from the hub ({what}); "
             f"give a local file instead, --data {name}=FILE: {give}")
 
 
@@ -354,16 +359,18 @@ def load_benchmark(entry: str, cfg: Config) -> list[Problem]:
         rows = read_hub(name, dict(hub=path, split="test"))
     else:
         near = difflib.get_close_matches(path, BENCHMARKS, 1, 0.5)
-        die(f"data: {path!r} is no file and no benchmark{f'; did you mean {near[0]!r}?' * bool(near)}; known: {', '.join(BENCHMARKS)}, "
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        die(f"data: {path!r} is no file and no benchmark{hint}; known: {', '.join(BENCHMARKS)}, "
             "toy:math, toy:code, a JSONL or Parquet file, a folder, NAME=PATH")
     problems = []
     for number, (where, row) in enumerate(rows):
         if "window" in spec and isinstance(row, dict):
             try:
-                if not spec["window"][0] <= datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat() < spec["window"][1]:
-                    continue
+                day = datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat()
             except (KeyError, TypeError, ValueError):
                 die(f"{where}: no ISO contest_date, which {name} selects by")
+            if not spec["window"][0] <= day < spec["window"][1]:
+                continue
         try:
             if isinstance(row, str):
                 raise ValueError(row)
@@ -402,7 +409,8 @@ def render(problems: dict[str, list[Problem]], tokenizer, cfg: Config) -> None:
     for problem in (p for part in problems.values() for p in part):
         messages = problem.messages
         if cfg.prompt_suffix:
-            problem.messages = messages = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n{cfg.prompt_suffix}"}]
+            asked = {**messages[-1], "content": f"{messages[-1]['content']}\n{cfg.prompt_suffix}"}
+            problem.messages = messages = [*messages[:-1], asked]
         problem.text = (tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
                         if tokenizer.chat_template else "\n".join(m["content"] for m in messages))
         problem.ids = tokenizer(problem.text, add_special_tokens=False)["input_ids"]
@@ -497,7 +505,8 @@ def seeded_sampler(seeds: list[int], real, cfg: Config):
                 seen = torch.zeros_like(scores).scatter_add_(1, ids, real.float()) > 0  # (B, V)
             else:
                 seen.scatter_(1, ids[:, -1:], True)
-            scores = torch.where(seen, torch.where(scores > 0, scores / cfg.repetition_penalty, scores * cfg.repetition_penalty), scores)
+            less = torch.where(scores > 0, scores / cfg.repetition_penalty, scores * cfg.repetition_penalty)
+            scores = torch.where(seen, less, scores)
         if cfg.temperature:
             scores = scores / cfg.temperature
             if 0 < cfg.top_k < scores.shape[1]:
@@ -608,45 +617,56 @@ class Journal:
 
 
 class Scorer:
-    """Scores samples in the reward pool while the engine goes on. At most a few are in the pool's hands at a time: the
-    tests of a code problem can be megabytes, and are unpacked only when their turn comes."""
+    """Scores samples in the reward pool while the engine goes on. A thread of its own hands them over, a few at a time:
+    the tests of a code problem can be megabytes, and are unpacked only when their turn comes."""
 
     def __init__(self, pool, write, workers: int):
-        self.pool, self.write, self.waiting, self.lock = pool, write, deque(), threading.Lock()
-        self.slots, self.left, self.done, self.correct = 4 * workers, 0, 0, 0
-        self.empty = threading.Condition(self.lock)
+        self.pool, self.write, self.queue, self.slots = pool, write, queue.SimpleQueue(), threading.Semaphore(4 * workers)
+        self.changed, self.left, self.done, self.correct, self.error = threading.Condition(), 0, 0, 0, None
+        threading.Thread(target=self.feed, daemon=True).start()
 
     def submit(self, row: dict, problem: Problem) -> None:
-        with self.lock:
+        with self.changed:
             self.left += 1
-            self.waiting.append((row, problem))
-        self.feed()
+        self.queue.put((row, problem))
 
     def feed(self) -> None:
-        while True:
-            with self.lock:
-                if not self.slots or not self.waiting:
-                    return
-                self.slots -= 1
-                row, problem = self.waiting.popleft()
-            future = self.pool.submit(dict(data_source=problem.data_source, response=row["response"],
-                                           ground_truth=ground_truth(problem), prompt_tail=problem.text[-64:]))
-            future.add_done_callback(functools.partial(self.finish, row, problem))
+        try:
+            while True:
+                row, problem = self.queue.get()
+                self.slots.acquire()
+                future = self.pool.submit(dict(data_source=problem.data_source, response=row["response"],
+                                               ground_truth=ground_truth(problem), prompt_tail=problem.text[-64:]))
+                future.add_done_callback(functools.partial(self.finish, row, problem))
+        except Exception as error:  # any failure here must end wait(), which raises it, and not hang the run
+            self.fail(error)
 
     def finish(self, row: dict, problem: Problem, future) -> None:
-        reward = future.result()
-        verdict = dict(correct=bool(reward.correct), status=reward.status, score=reward.score,
-                       answer=None if is_code(problem) else rewards.extract_answer(row["response"]))
-        row.update(verdict)
-        self.write({key: row[key] for key in ("benchmark", "id", "sample")} | verdict)
-        with self.lock:
-            self.slots, self.left, self.done, self.correct = self.slots + 1, self.left - 1, self.done + 1, self.correct + verdict["correct"]
-            self.empty.notify_all()
-        self.feed()
+        try:
+            reward = future.result()
+            verdict = dict(correct=bool(reward.correct), status=reward.status, score=reward.score, answer=None)
+            cut = row.get("finish_reason") == "length" and "\\boxed" not in row["response"]  # its last number is no answer
+            if not (is_code(problem) or cut and not reward.correct or reward.status.startswith("no_")):
+                verdict["answer"] = rewards.extract_answer(row["response"]) or None
+            row.update(verdict)
+            self.write({key: row[key] for key in ("benchmark", "id", "sample")} | verdict)
+        except Exception as error:  # the same
+            return self.fail(error)
+        self.slots.release()
+        with self.changed:
+            self.left, self.done, self.correct = self.left - 1, self.done + 1, self.correct + verdict["correct"]
+            self.changed.notify_all()
+
+    def fail(self, error: Exception) -> None:
+        with self.changed:
+            self.error = error
+            self.changed.notify_all()
 
     def wait(self) -> None:
-        with self.lock:
-            self.empty.wait_for(lambda: not self.left)
+        with self.changed:
+            self.changed.wait_for(lambda: not self.left or self.error)
+        if self.error:
+            raise self.error
 
 
 # ---------------------------------------------------------------------------------------------------------------- scores
@@ -686,8 +706,8 @@ def same_answers(groups: dict[str, dict[str, list[dict]]], pool) -> set[tuple[st
         for at, one in enumerate(wrong):
             pairs.update((one, two) for two in wrong[at + 1:] if not (plain_number(one) and plain_number(two)))
     asked = sorted(pairs)
-    rewards_of = pool.score_batch([dict(data_source="math_verify", ground_truth=a, response=f"\\boxed{{{b}}}") for a, b in asked]) if asked else []
-    return {pair for pair, reward in zip(asked, rewards_of) if reward.correct}
+    items = [dict(data_source="math_verify", ground_truth=one, response=f"\\boxed{{{two}}}") for one, two in asked]
+    return {pair for pair, reward in zip(asked, pool.score_batch(items)) if reward.correct} if asked else set()
 
 
 def plain_number(text: str) -> bool:
@@ -745,17 +765,19 @@ def markdown(results: dict[str, dict]) -> str:
     def cell(value, form="{:.1f}", scale=100):
         return "–" if value is None else form.format(value * scale)
 
-    lines = [["benchmark", "problems", "n", "avg@n ± stderr", "95 %", *passes, "maj@n", "tokens mean / p95", "truncated", "verifier errors / timeouts"]]
+    lines = [["benchmark", "problems", "n", "avg@n ± stderr", "95 %", "± new samples", *passes, "maj@n", "tokens mean / p95",
+              "truncated", "verifier errors / timeouts"]]
     for name, r in results.items():
         ci = r["ci95"]
         lines.append([
             name, str(r["problems"]), str(r["n"]), f"{cell(r['avg'])} ± {cell(r['stderr'])}",
-            f"{cell(ci[0])} to {cell(ci[1])}" if ci else "–", *(cell(r.get(key)) for key in passes), cell(r["maj"]),
-            f"{cell(r['tokens_mean'], '{:,.0f}', 1)} / {cell(r['tokens_p95'], '{:,.0f}', 1)}", cell(r["truncated"], "{:.1f} %"),
-            f"{r['verifier_errors']} / {r['verifier_timeouts']}"])
+            f"{cell(ci[0])} to {cell(ci[1])}" if ci else "–", cell(r["stderr_resample"]), *(cell(r.get(key)) for key in passes),
+            cell(r["maj"]), f"{cell(r['tokens_mean'], '{:,.0f}', 1)} / {cell(r['tokens_p95'], '{:,.0f}', 1)}", 
+            cell(r["truncated"], "{:.1f} %"), f"{r['verifier_errors']} / {r['verifier_timeouts']}"])
     widths = [max(3, *map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)])
-    return "\n".join("| " + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))) + " |" for line in lines)
+    aligned = ([c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in aligned)
 
 
 def compare(a: Path, b: Path) -> str:
@@ -775,8 +797,9 @@ def compare(a: Path, b: Path) -> str:
         rates = [[100 * part[key][0] / part[key][1] for key in both] for part in (one, two)]
         mean, stderr = mean_and_stderr([x - y for x, y in zip(*rates)])
         ci = interval(mean, stderr, len(both), -100, 100)
-        lines.append(f"| {name} | {len(both)} | {statistics.fmean(rates[0]):.1f} | {statistics.fmean(rates[1]):.1f} | {mean:+.1f} ± "
-                     + (f"{stderr:.1f} | {ci[0]:+.1f} to {ci[1]:+.1f} |" if ci else "– | – |"))
+        averages = " | ".join(f"{statistics.fmean(part):.1f}" for part in rates)
+        found = f"{mean:+.1f} ± {stderr:.1f} | {ci[0]:+.1f} to {ci[1]:+.1f}" if ci else f"{mean:+.1f} ± – | –"
+        lines.append(f"| {name} | {len(both)} | {averages} | {found} |")
         if len(both) < max(len(one), len(two)):
             lines[-1] += f" only the problems in both (of {len(one)} and {len(two)})"
     if len(lines) == 2:
@@ -818,9 +841,11 @@ def check_settings(out: Path, settings: dict, rows: bool) -> dict[str, str]:
     known = old.pop("problems", {})
     changed = [f"{key} was {old.get(key)!r}, now {value!r}" for key, value in settings.items()
                if key not in MAY_CHANGE | {"problems"} and old.get(key) != value]
-    changed += [f"{name} had other problems or prompts" for name, value in settings["problems"].items() if known.get(name, value) != value]
+    changed += [f"{name} had other problems or prompts" for name, value in settings["problems"].items()
+                if known.get(name, value) != value]
     if changed:
-        die(f"output_dir: {out} holds generations of other settings: {'; '.join(changed)}. Choose another output_dir or the old settings")
+        die(f"output_dir: {out} holds generations of other settings: {'; '.join(changed)}. "
+            "Choose another output_dir or the old settings")
     return known
 
 
@@ -839,12 +864,11 @@ def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[R
     return [chunk for chunk in mine if any(r.key not in done for r in chunk)]
 
 
-def generate(problems: dict[str, list[Problem]], out: Path, pool, workers: int, cfg: Config, path: str, config, override: dict, tokenizer) -> None:
+def generate(problems: list[Problem], out: Path, scorer: Scorer, journal: Journal, cfg: Config, path: str, config, override: dict,
+             tokenizer) -> None:
     """Generates and scores whatever of the n samples is missing in `out`; returns when this rank's share is done."""
-    requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample)) for part in problems.values() for p in part for sample in range(cfg.n)]
+    requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample)) for p in problems for sample in range(cfg.n)]
     rows, _ = Journal.read(out)
-    journal = Journal(out, RANK)
-    scorer = Scorer(pool, journal.write, workers)
     chunks = share(requests, set(rows), cfg)
     mine = {r.key: r.problem for chunk in share(requests, set(), cfg) for r in chunk}
     for key, row in rows.items():  # generated before a crash, but not scored
@@ -853,7 +877,7 @@ def generate(problems: dict[str, list[Problem]], out: Path, pool, workers: int, 
     if chunks:
         stop_ids = stop_tokens(path, tokenizer)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stop_ids or [0])[0]
-        max_len = max(len(p.ids) for part in problems.values() for p in part) + cfg.max_tokens
+        max_len = max(len(p.ids) for p in problems) + cfg.max_tokens
         engine = {"hf": HFEngine, "vllm": VLLMEngine}[cfg.engine](path, config, override, stop_ids, pad_id, max_len, cfg)
         if cfg.yarn_factor and RANK == 0:
             name, lowest, scale = engine.rope()
@@ -863,14 +887,16 @@ def generate(problems: dict[str, list[Problem]], out: Path, pool, workers: int, 
         with tqdm(total=total, unit="sample", disable=RANK != 0, desc="generate", smoothing=0.05) as bar:
             for request, tokens, reason in engine.generate(chunks):
                 if request.key not in rows:
-                    text = tokenizer.decode(tokens[:-1] if tokens and tokens[-1] in stop_ids else tokens, skip_special_tokens=True)
-                    row = dict(benchmark=request.problem.benchmark, id=request.problem.id, sample=request.sample, response=text,
-                               finish_reason=reason, tokens=len(tokens))
+                    text = tokenizer.decode(tokens[:-1] if reason == "stop" else tokens)
+                    row = dict(zip(("benchmark", "id", "sample"), request.key), response=text, finish_reason=reason,
+                               tokens=len(tokens))
                     journal.write(row)
                     scorer.submit(row, request.problem)
                 bar.update()
                 if scorer.done:
                     bar.set_postfix_str(f"scored {scorer.done}, correct {scorer.correct / scorer.done:.3f}", refresh=False)
+                if scorer.error:
+                    break
     if scorer.left and RANK == 0:
         print(f"scoring the last {scorer.left} samples", file=sys.stderr)
     scorer.wait()
@@ -916,13 +942,14 @@ def evaluate(cfg: Config, out: Path) -> None:
     except (OSError, ValueError) as error:
         die(f"model: {path} cannot be read as a Hugging Face model ({' '.join(str(error).split())[:200]})")
     render(problems, tokenizer, cfg)
-    longest = max((p for part in problems.values() for p in part), key=lambda p: len(p.ids))
+    every = {(p.benchmark, p.id): p for part in problems.values() for p in part}
+    longest = max(every.values(), key=lambda p: len(p.ids))
     override = rope_override(config, cfg)
     context = override.get("max_position_embeddings") or getattr(config, "max_position_embeddings", None) or sys.maxsize
     if len(longest.ids) + cfg.max_tokens > context:
         fits = context - len(longest.ids)
-        die(f"max_tokens {cfg.max_tokens} and the longest prompt ({longest.benchmark} {longest.id}: {len(longest.ids)} tokens) exceed the "
-            f"{'extended ' * bool(cfg.yarn_factor)}context of {cfg.model}, {context} tokens; "
+        die(f"max_tokens {cfg.max_tokens} and the longest prompt ({longest.benchmark} {longest.id}: {len(longest.ids)} tokens) "
+            f"exceed the {'extended ' * bool(cfg.yarn_factor)}context of {cfg.model}, {context} tokens; "
             + (f"--max_tokens {fits} fits, " if fits > 0 else "no max_tokens fits, ") + "--yarn_factor F extends it")
 
     settings = dataclasses.asdict(cfg) | {"model_fingerprint": model_fingerprint(path), "problems": {
@@ -939,10 +966,11 @@ def evaluate(cfg: Config, out: Path) -> None:
     # The pool comes before the engine: its processes start while the model loads, and keep their own CPU affinity.
     workers = cfg.workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD_SIZE)))
     with reward_pool(workers, cfg) as pool:
-        generate(problems, out, pool, workers, cfg, path, config, override, tokenizer)
+        journal = Journal(out, RANK)
+        scorer = Scorer(pool, journal.write, workers)
+        generate(list(every.values()), out, scorer, journal, cfg, path, config, override, tokenizer)
         if RANK:
             return
-        every = {(p.benchmark, p.id): p for part in problems.values() for p in part}
         order = {key: at for at, key in enumerate(every)}
         wanted = {(*key, sample) for key in every for sample in range(cfg.n)}
         rows = wait_for_ranks(out, wanted)
@@ -958,7 +986,7 @@ def rescore(cfg: Config, out: Path) -> None:
     source = Path(cfg.score_only)
     if not source.exists():
         die(f"score_only: {source} does not exist; give a JSONL file of generations")
-    if out.exists() and any(p.resolve() == source.resolve() for p in out.glob("generations*.jsonl")) or Path(out / "config.yaml").exists():
+    if (out / "config.yaml").exists() or source.resolve() == (out / "generations.jsonl").resolve():
         die(f"output_dir: {out} holds the generations of a model, which would be overwritten; choose another output_dir")
     known: dict[tuple[str, str], Problem] = {}
     if cfg.data != Config.data:  # ground truths for rows that carry none
@@ -994,7 +1022,7 @@ def rescore(cfg: Config, out: Path) -> None:
         finish(rows, problems, bad, pool, out, cfg)
 
 
-def scored_row(row: dict, benchmark: str, number: int, known: dict[tuple[str, str], Problem]) -> tuple[Problem, list[str]]:
+def scored_row(row: dict, benchmark: str, number: int, known: dict[tuple, Problem]) -> tuple[Problem, list[str]]:
     """Problem and responses of one row of a file of generations. Raises ValueError."""
     if not isinstance(row, dict):
         raise ValueError(row if isinstance(row, str) else "not an object; expected one JSON object a line")
@@ -1005,7 +1033,7 @@ def scored_row(row: dict, benchmark: str, number: int, known: dict[tuple[str, st
         responses, messages = messages[-1].get("content"), messages[:-1]
     responses = [responses] if isinstance(responses, str) else responses
     if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
-        raise ValueError('no response; expected "response" (text or a list of texts) or "messages" that end with the assistant\'s')
+        raise ValueError('no response; expected "response" (text or a list of texts), or "messages" with the assistant\'s last')
     if (benchmark, name) in known:
         return known[benchmark, name], responses
     prompt = messages or row.get("prompt") or row.get("problem") or row.get("question") or ""
@@ -1022,31 +1050,30 @@ def finish(rows: list[dict], problems: dict[tuple[str, str], Problem], bad: list
     for row in rows:
         groups.setdefault(row["benchmark"], {}).setdefault(row["id"], []).append(row)
     same = same_answers(groups, pool)
-    results = {name: summarise(part, ks(cfg), same, is_code(problems[name, next(iter(part))])) for name, part in groups.items()}
-    if bad:
-        for result in results.values():
-            result["bad_rows"] = len(bad)
+    results = {}
+    for name, part in groups.items():
+        results[name] = summarise(part, ks(cfg), same, is_code(problems[name, next(iter(part))]))
+        results[name] |= {"bad_rows": len(bad)} if bad else {}
     write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     print(markdown(results))
     if not cfg.report:
         return
-    name = cfg.score_only or cfg.model
-    settings = [("model", name), ("generated by", cfg.engine), *((key, getattr(cfg, key)) for key in (
-        "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "yarn_factor", "seed"))][:1 if cfg.score_only else None]
-    meta = {"title": f"Evaluation of {name}", "settings": settings, "benchmarks": [
-        {"name": bench, "result": {k: v for k, v in results[bench].items() if k not in ("per_problem", "status")}, "problems": [
-            {"id": i, "code": is_code(problems[bench, i]), "truth": shown_truth(problems[bench, i]),
-             "samples": [[r["status"], r.get("tokens"), r.get("finish_reason") == "length", (r["answer"] or "")[:300] or None, r["score"]] for r in part]}
-            for i, part in groups[bench].items()]} for bench in groups]}
-
-    def texts() -> Iterator[tuple[str, str]]:
-        for b, bench in enumerate(groups):
-            for p, (i, part) in enumerate(groups[bench].items()):
-                yield f"{b}-{p}", problems[bench, i].text or "\n\n".join(str(m.get("content", "")) for m in problems[bench, i].messages)
-                for s, row in enumerate(part):
-                    yield f"{b}-{p}-{s}", row["response"]
-
-    report.write_html(out / "report.html", meta, texts())
+    knobs = ("model", "engine", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "yarn_factor", "seed")
+    meta = {"title": f"Evaluation of {cfg.score_only or cfg.model}", "benchmarks": [],
+            "settings": [] if cfg.score_only else [(key, getattr(cfg, key)) for key in knobs]}
+    texts: list[tuple[str, str]] = []
+    for b, (name, part) in enumerate(groups.items()):
+        shown = []
+        for p, (i, samples) in enumerate(part.items()):
+            problem = problems[name, i]
+            shown.append({"id": i, "code": is_code(problem), "truth": shown_truth(problem), "samples": [
+                [r["status"], r.get("tokens"), r.get("finish_reason") == "length", (r["answer"] or "")[:300] or None, r["score"]]
+                for r in samples]})
+            texts.append((f"{b}-{p}", problem.text or "\n\n".join(str(m.get("content", "")) for m in problem.messages)))
+            texts += [(f"{b}-{p}-{s}", row["response"]) for s, row in enumerate(samples)]
+        line = {key: value for key, value in results[name].items() if key not in ("per_problem", "status")}
+        meta["benchmarks"].append({"name": name, "result": line, "problems": shown})
+    report.write_html(out / "report.html", meta, texts)
     report.write_png(out / "results.png", results, meta["title"])
     print(f"\n{out}/report.html and results.png show every problem and sample")
 
@@ -1064,10 +1091,17 @@ def reward_pool(workers: int, cfg: Config):
 
 
 def prepare_toy(cfg: Config) -> str:
-    """The warmed-up toy model; its context is a few hundred tokens."""
+    """The warmed-up toy model, made by the first rank that comes and shared with rl_gppo.py's default."""
     if cfg.max_tokens == Config.max_tokens:
-        cfg.max_tokens = 64
-    return str(toy.prepare(Path("runs/toy_model"), kind="code" if "toy:code" in cfg.data else "math"))
+        cfg.max_tokens = 64  # its context is a few hundred tokens
+    kind, parent = "code" if "toy:code" in cfg.data else "math", Path(cfg.output_dir).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with open(parent / f"toy_{kind}_sft.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return str(toy.prepare(str(parent / f"toy_{kind}_sft"), kind))
+        except ValueError as error:
+            die(str(error))
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ eval.py calls write_html(); the page has a table of benchmarks with error bars, 
 import base64
 import hashlib
 import json
-import math
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -143,11 +142,11 @@ function summary() {
   $('settings').textContent = meta.settings.map(([k, v]) => k + ' ' + v).join(' · ');
   const passes = [...new Set(meta.benchmarks.flatMap((b) => Object.keys(b.result).filter((k) => k.startsWith('pass@'))))];
   passes.sort((a, b) => a.slice(5) - b.slice(5));
-  const head = ['benchmark', 'problems', 'n', 'avg@n, %', '', '95 %', ...passes, 'maj@n', 'tokens', 'p95', 'truncated', 'no answer', 'verifier errors', 'timeouts'];
+  const head = ['benchmark', 'problems', 'n', 'avg@n, %', '', '95 %', '± new samples', ...passes, 'maj@n', 'tokens', 'p95', 'truncated', 'no answer', 'verifier errors', 'timeouts'];
   const body = meta.benchmarks.map((b, at) => {
     const r = b.result, num = (x) => x == null ? '–' : Math.round(x).toLocaleString('en');
     const row = el('tr', {tabindex: 0}, ...[b.name, r.problems, r.n, pct(r.avg) + ' ± ' + pct(r.stderr), bar(r.avg, ...(r.ci95 || [])),
-      r.ci95 ? pct(r.ci95[0]) + ' to ' + pct(r.ci95[1]) : '–', ...passes.map((k) => pct(r[k])), pct(r.maj), num(r.tokens_mean), num(r.tokens_p95),
+      r.ci95 ? pct(r.ci95[0]) + ' to ' + pct(r.ci95[1]) : '–', pct(r.stderr_resample), ...passes.map((k) => pct(r[k])), pct(r.maj), num(r.tokens_mean), num(r.tokens_p95),
       pct(r.truncated), pct(r.no_answer), r.verifier_errors, r.verifier_timeouts].map((c) => el('td', {}, c)));
     row.onclick = () => { chosen = at; problems(); };
     row.onkeydown = (e) => { if (e.key === 'Enter') row.onclick(); };

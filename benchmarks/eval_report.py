@@ -23,29 +23,48 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = [
-    "<script>window.hacked = 1</script>\\boxed{1}", "<img src=x onerror='window.hacked = 1'>\\boxed{<img src=x onerror=window.hacked=1>}",
-    "</script><script>window.hacked = 1</script>", "$\\text{<svg onload=window.hacked=1>}$ \\(\\href{javascript:window.hacked=1}{x}\\)",
-    "]]><!-- --!><iframe srcdoc='<script>parent.hacked=1</script>'></iframe>", "${window.hacked = 1}`${window.hacked = 1}`",
+    "<script>window.hacked = 1</script>\\boxed{1}",
+    "<img src=x onerror='window.hacked = 1'>\\boxed{<img src=x onerror=window.hacked=1>}",
+    "</script><script>window.hacked = 1</script>",
+    "$\\text{<svg onload=window.hacked=1>}$ \\(\\href{javascript:window.hacked=1}{x}\\)",
+    "]]><!-- --!><iframe srcdoc='<script>parent.hacked=1</script>'></iframe>",
+    "${window.hacked = 1}`${window.hacked = 1}`",
     "$" + "{" * 5000 + "$ " + "\\frac" * 2000 + " \\boxed{" + "\\sqrt{" * 400 + "x" + "}" * 400 + "}",
 ]
 PIECES = [
-    "Let me check the case $n = {a}$: we have $\\frac{{{b}}}{{{c}}} + \\sqrt{{{a}}}$, so ", "wait, that is not right. ", "\n\nHmm, let me compute again: ",
-    "the number of ways is $\\binom{{{a}}}{{{b}}} = {c}$. ", "By the law of cosines, \\[ x^2 = {a}^2 + {b}^2 - 2 \\cdot {a} \\cdot {b} \\cos\\theta \\] and ",
-    "So the remainder is {a} modulo {b}. ", "Alternatively, maybe consider a different approach where we set $k = {b}$ and sum over all $i \\leq {c}$. ",
-    "This gives \\(\\sum_{{i=1}}^{{{a}}} i^2 = {c}\\). ", "I should double check this by small values: f({a}) = {b}, f({b}) = {c}. ",
+    "Let me check the case $n = {a}$: we have $\\frac{{{b}}}{{{c}}} + \\sqrt{{{a}}}$, so ",
+    "wait, that is not right. ",
+    "\n\nHmm, let me compute again: ",
+    "the number of ways is $\\binom{{{a}}}{{{b}}} = {c}$. ",
+    "By the law of cosines, \\[ x^2 = {a}^2 + {b}^2 - 2 \\cdot {a} \\cdot {b} \\cos\\theta \\] and ",
+    "So the remainder is {a} modulo {b}. ",
+    "Alternatively, maybe consider a different approach where we set $k = {b}$ and sum over all $i \\leq {c}$. ",
+    "This gives \\(\\sum_{{i=1}}^{{{a}}} i^2 = {c}\\). ",
+    "I should double check this by small values: f({a}) = {b}, f({b}) = {c}. ",
 ]
+
+
+def spellings(answer: str) -> list[str]:
+    return (
+        [answer, f"{answer}.0", f"\\frac{{{2 * int(answer)}}}{{2}}", f"{int(answer) - 1} + 1"] if answer.isdigit() else [answer]
+    )
 
 
 def response(rng: random.Random, answer: str, right: bool, characters: int) -> str:
     parts, length = ["<think>\n"], 8
     while length < characters - 400:
-        parts.append(rng.choice(PIECES).format(a=rng.randint(2, 999), b=rng.randint(2, 999), c=rng.randint(2, 99999)))
+        words = "".join(rng.choice("etaoinshrdlu     ") for _ in range(rng.randint(0, 40)))  # text packs to about a third
+        parts.append(rng.choice(PIECES).format(a=rng.randint(2, 999), b=rng.randint(2, 999), c=rng.randint(2, 99999)) + words)
         length += len(parts[-1])
     if rng.random() < 0.06:
         return "".join(parts)  # cut: no answer
-    final = answer if right else str(rng.choice([17, 204, 511]))
-    return "".join(parts) + (f"\n</think>\n\n**Solution.** Counting both cases, $\\left(\\frac{{a}}{{b}}\\right)^2 \\le \\sum_{{k=1}}^{{n}} k$ and\n\n"
-                             f"\\[ \\begin{{cases}} x + y = {final} \\\\ x - y = 0 \\end{{cases}} \\]\n\nThe answer is $\\boxed{{{final}}}$.")
+    final = (
+        rng.choice(spellings(answer)) if right else rng.choice(["17", "204", "\\frac{17}{3}", "5\\sqrt{2}", "2^{10}", "204.5"])
+    )
+    return "".join(parts) + (
+        f"\n</think>\n\n**Solution.** Counting both cases, $\\left(\\frac{{a}}{{b}}\\right)^2 \\le \\sum_{{k=1}}^{{n}} k$ and\n\n"
+        f"\\[ \\begin{{cases}} x + y = {final} \\\\ x - y = 0 \\end{{cases}} \\]\n\nThe answer is $\\boxed{{{final}}}$."
+    )
 
 
 class Browser:
@@ -55,10 +74,17 @@ class Browser:
         self.folder = tempfile.mkdtemp()
         to_read, self.out = os.pipe()
         self.inp, from_write = os.pipe()
-        flags = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-                 f"--disable-sync --hide-scrollbars --window-size=1500,1000 --remote-debugging-pipe --user-data-dir={self.folder} about:blank")
-        self.process = subprocess.Popen(["sh", "-c", f"exec {binary} {flags} 3<&{to_read} 4>&{from_write}"], pass_fds=(to_read, from_write),
-                                        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync --hide-scrollbars --window-size=1500,1000 --remote-debugging-pipe "
+            f"--user-data-dir={self.folder} about:blank"
+        )
+        self.process = subprocess.Popen(
+            ["sh", "-c", f"exec {binary} {flags} 3<&{to_read} 4>&{from_write}"],
+            pass_fds=(to_read, from_write),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         os.close(to_read), os.close(from_write)
         self.buffer, self.count, self.events, self.session = b"", 0, [], None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -102,12 +128,18 @@ class Browser:
         for event in self.events:
             params = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
-                found.append(params["exceptionDetails"]["text"] + " " + params["exceptionDetails"].get("exception", {}).get("description", ""))
+                found.append(
+                    params["exceptionDetails"]["text"]
+                    + " "
+                    + params["exceptionDetails"].get("exception", {}).get("description", "")
+                )
             elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
                 found.append(str(params["args"]))
             elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
                 found.append(params["entry"]["text"])
-            elif event.get("method") == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("file:", "about:")):
+            elif event.get("method") == "Network.requestWillBeSent" and not params["request"]["url"].startswith(
+                ("file:", "about:")
+            ):
                 found.append(f"request to {params['request']['url'][:80]}")
         return found
 
@@ -118,8 +150,37 @@ class Browser:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-# resolves after the next frame is painted
-PAINTED = "new Promise(d => requestAnimationFrame(() => setTimeout(d, 0)))"
+# Runs in the page before its own script: times the first frame with the tables, and opens samples as a reader does.
+PROBE = """
+  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
+  const pause = () => new Promise((done) => setTimeout(done, 150));
+  new MutationObserver((_, observer) => {
+    if (!document.querySelector('.problem')) return;
+    observer.disconnect();
+    painted().then(() => { window.tables = performance.now(); });
+  }).observe(document, {childList: true, subtree: true});
+  document.addEventListener('DOMContentLoaded', () => { window.whole = performance.now(); });
+  async function openSample(p, s) {
+    const began = performance.now(), title = meta.benchmarks[0].problems[p].id + ' · sample ' + s;
+    document.querySelector('[data-key="0-' + p + '-' + s + '"]').click();
+    while (!document.querySelector('#sample h2')?.textContent.endsWith(title)) await painted();
+    await painted();
+    return (performance.now() - began) / 1000;
+  }
+  async function unfold() {
+    const began = performance.now();
+    for (const node of document.querySelectorAll('#sample details')) node.open = true;
+    await painted();
+    await painted();
+    return (performance.now() - began) / 1000;
+  }
+  function choose(filter) {
+    const select = document.querySelector('select');
+    select.value = filter;
+    select.onchange();
+    return document.querySelectorAll('.problem').length;
+  }
+"""
 
 
 def main() -> int:
@@ -139,13 +200,36 @@ def main() -> int:
     with open(source, "w") as file:
         for at, line in enumerate(args.rows.read_text().splitlines()):
             row, rate = json.loads(line), rng.random()
+            meta = row.get("meta", {})
+            answer, name = str(row.get("answer") or meta.get("answer") or meta["solution"]), str(meta.get("unique_id", at))
             for _ in range(args.n):
-                text = response(rng, row["meta"]["answer"], rng.random() < rate, args.characters)
+                text = response(rng, answer, rng.random() < rate, args.characters)
                 cut = "</think>" not in text
-                file.write(json.dumps({"id": row["meta"]["unique_id"], "prompt": row["messages"], "answer": row["meta"]["answer"], "response": text,
-                                       "tokens": len(text) // 3, "finish_reason": "length" if cut else "stop"}) + "\n")
+                file.write(
+                    json.dumps(
+                        {
+                            "id": name,
+                            "prompt": row["messages"],
+                            "answer": answer,
+                            "response": text,
+                            "tokens": len(text) // 3,
+                            "finish_reason": "length" if cut else "stop",
+                        }
+                    )
+                    + "\n"
+                )
         for text in HOSTILE:
-            file.write(json.dumps({"id": "hostile <script>window.hacked=1</script>", "prompt": text, "answer": "1", "response": "<think>" + text + "</think>" + text}) + "\n")
+            file.write(
+                json.dumps(
+                    {
+                        "id": "hostile <script>window.hacked=1</script>",
+                        "prompt": text,
+                        "answer": "1",
+                        "response": "<think>" + text + "</think>" + text,
+                    }
+                )
+                + "\n"
+            )
     began = time.monotonic()
     command = [sys.executable, str(ROOT / "eval.py"), "--score_only", str(source), "--output_dir", str(args.out / "scored")]
     subprocess.run([*command, "--report", "false"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -157,42 +241,38 @@ def main() -> int:
 
     browser = Browser(args.chromium)
     try:
-        # the page reports its own first painted frame with the table in it
-        browser.call("Page.addScriptToEvaluateOnNewDocument", source="""
-            new MutationObserver((_, o) => { if (document.querySelector('.problem')) { o.disconnect();
-              requestAnimationFrame(() => setTimeout(() => { window.tables = performance.now(); })); } }).observe(document, {childList: true, subtree: true});
-            document.addEventListener('DOMContentLoaded', () => { window.whole = performance.now(); });""")
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=PROBE)
         browser.call("Page.navigate", url=page.resolve().as_uri())
         while browser.js("window.whole === undefined || window.tables === undefined"):
             time.sleep(0.05)
         tables, whole = browser.js("window.tables") / 1000, browser.js("window.whole") / 1000
         opened, unfolded = [], []
         for at in range(40):
-            p, s = at * 7 % 30, at * 11 % args.n
-            opened.append(browser.js(f"""(async () => {{ const t = performance.now(); document.querySelector('[data-key="0-{p}-{s}"]').click();
-                while (!document.querySelector('#sample h2')?.textContent.includes(meta.benchmarks[0].problems[{p}].id + ' · sample {s}')) await {PAINTED};
-                await {PAINTED}; return performance.now() - t; }})()""") / 1000)
-            unfolded.append(browser.js(f"""(async () => {{ const t = performance.now(); const d = document.querySelector('#sample details'); if (d) d.open = true;
-                await {PAINTED}; await {PAINTED}; return performance.now() - t; }})()""") / 1000)
-        browser.js("document.querySelector('[data-key=\"0-3-1\"]').click()")
-        time.sleep(0.5)
+            opened.append(browser.js(f"openSample({at * 7 % 30}, {at * 11 % args.n})"))
+            unfolded.append(browser.js("unfold()"))
+        browser.js("openSample(3, 1)")
         browser.picture(args.out / "screenshot.png")
-        shown = {}
-        for choice in ("wrong", "truncated", "disagreeing", "verifier errors", "all"):
-            shown[choice] = browser.js(f"""(() => {{ const s = document.querySelector('select'); s.value = {choice!r}; s.onchange();
-                return document.querySelectorAll('.problem').length; }})()""")
+        choices = ("wrong", "truncated", "disagreeing", "verifier errors", "all")
+        shown = {choice: browser.js(f"choose({choice!r})") for choice in choices}
         for s in range(len(HOSTILE)):
-            browser.js(f"""(async () => {{ document.querySelector('[data-key="0-30-{s}"]').click(); await {PAINTED}; await new Promise(d => setTimeout(d, 150));
-                for (const d of document.querySelectorAll('#sample details')) d.open = true; await new Promise(d => setTimeout(d, 150)); }})()""")
+            browser.js(f"openSample(30, {s}).then(unfold).then(pause)")  # a moment for an injected handler to run
         browser.picture(args.out / "sample.png")
         hacked, errors = browser.js("window.hacked !== undefined"), browser.problems()
     finally:
         browser.close()
     rows = [
-        ("scoring, s", scoring, 30), ("writing the report, s", writing, None), ("report.html, MB", page.stat().st_size / 1e6, None),
-        ("tables painted, s", tables, 3), ("whole file read, s", whole, None), ("sample opened, median s", statistics.median(opened), 0.5),
-        ("sample opened, worst s", max(opened), 0.5), ("thinking unfolded, median s", statistics.median(unfolded), None),
-        ("thinking unfolded, worst s", max(unfolded), 0.5), ("console errors and requests", len(errors), 0), ("hostile script ran", int(hacked), 0)]
+        ("scoring, s", scoring, 30),
+        ("writing the report, s", writing, None),
+        ("report.html, MB", page.stat().st_size / 1e6, None),
+        ("tables painted, s", tables, 3),
+        ("whole file read, s", whole, None),
+        ("sample opened, median s", statistics.median(opened), 0.5),
+        ("sample opened, worst s", max(opened), 0.5),
+        ("thinking unfolded, median s", statistics.median(unfolded), None),
+        ("thinking unfolded, worst s", max(unfolded), 0.5),
+        ("console errors and requests", len(errors), 0),
+        ("hostile script ran", int(hacked), 0),
+    ]
     print("| figure | measured | limit |\n|---|---:|---:|")
     for name, value, limit in rows:
         print(f"| {name} | {value:.2f} | {'' if limit is None else limit} |")

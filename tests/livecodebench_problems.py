@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs as text)
 """24 problems in the format of livecodebench/code_generation_lite, written for these tests, with solutions of every kind.
 
     python tests/livecodebench_problems.py     # writes tests/livecodebench_24.jsonl again (the same bytes)

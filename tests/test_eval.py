@@ -26,8 +26,9 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
-import eval as ev  # noqa: E402
 import livecodebench_problems as lcb  # noqa: E402
+
+import eval as ev  # noqa: E402
 import report  # noqa: E402
 import rewards  # noqa: E402
 import toy  # noqa: E402
@@ -44,7 +45,16 @@ def run(*flags, ranks: int = 1, check: bool = True, cwd=None) -> subprocess.Comp
     command = PYTHON
     if ranks > 1:
         env["ACCELERATE_USE_CPU"] = "true"
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(ranks), "--main_process_port", "0"]
+        launch = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            str(ranks),
+            "--main_process_port",
+            "0",
+        ]
         command = [*launch, str(ROOT / "eval.py")]
     done = subprocess.run([*command, *map(str, flags)], capture_output=True, text=True, env=env, timeout=300, cwd=cwd)
     if check:
@@ -75,9 +85,17 @@ def lines(path: Path) -> list[dict]:
 
 
 # -------------------------------------------------------------------------------------------------------------- formats
-@pytest.mark.parametrize("file, count, first, truth", [
-    ("aime24.qs.jsonl", 30, "2024-II-1", "73"), ("aime25.qs.jsonl", 30, "0", "70"), ("HMMT-202502.jsonl", 30, "0", "103"),
-    ("gsm8k_test_300.jsonl", 300, "0", "10"), ("svamp_rl_700.jsonl", 700, "0", None), ("gsm8k_rl_2000.jsonl", 2000, "0", "5")])
+@pytest.mark.parametrize(
+    "file, count, first, truth",
+    [
+        ("aime24.qs.jsonl", 30, "2024-II-1", "73"),
+        ("aime25.qs.jsonl", 30, "0", "70"),
+        ("HMMT-202502.jsonl", 30, "0", "103"),
+        ("gsm8k_test_300.jsonl", 300, "0", "10"),
+        ("svamp_rl_700.jsonl", 700, "0", None),
+        ("gsm8k_rl_2000.jsonl", 2000, "0", "5"),
+    ],
+)
 def test_published_files(file, count, first, truth):
     problems = ev.load_benchmark(str(DATA / file), cfg())
     assert len(problems) == count and problems[0].id == first and len({p.id for p in problems}) == count
@@ -93,7 +111,10 @@ def test_math500_format_and_named_file():
 
 
 def test_folder_of_files(tmp_path):
-    for name, text in (("b.jsonl", '{"question": "x", "answer": "why\\n#### 1,024"}'), ("a.jsonl", '{"problem": "y", "answer": 7}\n\n')):
+    for name, text in (
+        ("b.jsonl", '{"question": "x", "answer": "why\\n#### 1,024"}'),
+        ("a.jsonl", '{"problem": "y", "answer": 7}\n\n'),
+    ):
         (tmp_path / name).write_text(text)
     problems = ev.load_benchmark(str(tmp_path), cfg())
     assert [p.truth for p in problems] == ["7", "1024"] and problems[0].benchmark == tmp_path.name
@@ -108,8 +129,10 @@ def test_thinking_switch_and_suffix(model):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = ("{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined %}"
-                               "{{ '<think>\\n' if enable_thinking else '<think></think>' }}{% endif %}")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined %}"
+        "{{ '<think>\\n' if enable_thinking else '<think></think>' }}{% endif %}"
+    )
     texts = []
     for knobs in ({}, {"enable_thinking": "true"}, {"enable_thinking": "false", "prompt_suffix": "Box it."}):
         problem = ev.Problem("b", "0", [{"role": "user", "content": "1+1"}], "math_verify", "2")
@@ -140,7 +163,9 @@ def test_livecodebench_rows_decode():
         assert written.statement in problem.messages[0]["content"] and (written.starter in problem.messages[0]["content"])
 
 
-@pytest.mark.parametrize("name, window", [("livecodebench_v5", ("2024-08-01", "2025-02-01")), ("livecodebench_v6", ("2025-02-01", "2025-05-01"))])
+@pytest.mark.parametrize(
+    "name, window", [("livecodebench_v5", ("2024-08-01", "2025-02-01")), ("livecodebench_v6", ("2025-02-01", "2025-05-01"))]
+)
 def test_livecodebench_windows(name, window):
     ids = {p.id for p in ev.load_benchmark(f"{name}={lcb.FILE}", cfg())}
     assert ids == {r["question_id"] for r in lines(lcb.FILE) if window[0] <= r["contest_date"][:10] < window[1]} and ids
@@ -164,9 +189,20 @@ def test_private_tests_cannot_run_code(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("damage", ["x", "!!!", base64.b64encode(b"not zlib").decode(), base64.b64encode(zlib.compress(b"not pickle")).decode(),
-                                    base64.b64encode(zlib.compress(pickle.dumps("not json"))).decode(),
-                                    base64.b64encode(zlib.compress(pickle.dumps(7))).decode(), '[{"input": "1"}]', "[1]", "[]"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "x",
+        "!!!",
+        base64.b64encode(b"not zlib").decode(),
+        base64.b64encode(zlib.compress(b"not pickle")).decode(),
+        base64.b64encode(zlib.compress(pickle.dumps("not json"))).decode(),
+        base64.b64encode(zlib.compress(pickle.dumps(7))).decode(),
+        '[{"input": "1"}]',
+        "[1]",
+        "[]",
+    ],
+)
 def test_damaged_private_tests_are_named(damage):
     with pytest.raises(ValueError):
         ev.livecodebench_tests({"private_test_cases": damage})
@@ -184,13 +220,20 @@ def test_livecodebench_verdicts():
         cases.append((problem.name, "right", fenced(problem.right), truth, True))
         cases += [(problem.name, kind, fenced(program), truth, passes) for kind, (program, passes) in problem.others.items()]
     first, truth = lcb.PROBLEMS[0].right, ev.ground_truth(ev.load_benchmark(str(lcb.FILE), cfg(limit=1))[0])
-    cases += [("format", "no block", f"</think>{first}", truth, False), ("format", "empty", "", truth, False),
-              ("format", "first right, last wrong", fenced(first) + fenced("print(0)"), truth, False),
-              ("format", "first wrong, last right", fenced("print(0)") + fenced(first), truth, True),
-              ("format", "no language", f"```\n{first}\n```", truth, True)]
+    cases += [
+        ("format", "no block", f"</think>{first}", truth, False),
+        ("format", "empty", "", truth, False),
+        ("format", "first right, last wrong", fenced(first) + fenced("print(0)"), truth, False),
+        ("format", "first wrong, last right", fenced("print(0)") + fenced(first), truth, True),
+        ("format", "no language", f"```\n{first}\n```", truth, True),
+    ]
     with ev.reward_pool(2, cfg()) as pool:
         got = pool.score_batch([dict(data_source="livecodebench", response=r, ground_truth=t) for _, _, r, t, _ in cases])
-    wrong = [f"{name}, {kind}: {reward} but passes={passes}" for (name, kind, _, _, passes), reward in zip(cases, got) if reward.correct != passes]
+    wrong = [
+        f"{name}, {kind}: {reward} but passes={passes}"
+        for (name, kind, _, _, passes), reward in zip(cases, got)
+        if reward.correct != passes
+    ]
     assert not wrong, "\n".join(wrong)
     assert len(cases) >= 80
 
@@ -208,11 +251,15 @@ def draw(scores: torch.Tensor, seeds, prompt=None, steps: int = 1, **knobs) -> t
 
 def test_sampler_draws_the_distribution():
     scores, count = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0]), 20000
-    for knobs in ({"temperature": 1.0, "top_p": 1.0}, {"temperature": 0.6, "top_p": 0.8}, {"temperature": 1.5, "top_p": 1.0, "top_k": 3}):
+    for knobs in (
+        {"temperature": 1.0, "top_p": 1.0},
+        {"temperature": 0.6, "top_p": 0.8},
+        {"temperature": 1.5, "top_p": 1.0, "top_k": 3},
+    ):
         seen = draw(scores.repeat(count, 1), range(count), **knobs).flatten().bincount(minlength=6) / count
         probs = (scores / knobs["temperature"]).softmax(0)
         if "top_k" in knobs:
-            probs[knobs["top_k"]:] = 0
+            probs[knobs["top_k"] :] = 0
         probs = torch.where(probs.cumsum(0) - probs < knobs["top_p"], probs, 0.0)  # scores are in falling order
         probs /= probs.sum()
         assert torch.equal(seen > 0, probs > 0) or (probs[seen == 0] < 1e-3).all()
@@ -223,7 +270,7 @@ def test_sample_depends_on_its_seed_alone():
     scores = torch.randn(5, 50, generator=torch.Generator().manual_seed(0))
     whole = draw(scores, range(5), steps=4, temperature=1.0)
     for row in range(5):
-        assert torch.equal(draw(scores[row:row + 1], [row], steps=4, temperature=1.0), whole[row:row + 1])
+        assert torch.equal(draw(scores[row : row + 1], [row], steps=4, temperature=1.0), whole[row : row + 1])
     assert not torch.equal(draw(scores, range(5, 10), steps=4, temperature=1.0), whole)
 
 
@@ -259,8 +306,12 @@ def test_yarn_is_in_force(model):
     ramp = [min(max((i - low) / max(high - low, 0.001), 0), 1) for i in range(dim // 2)]
     expected = min(f * (1 - r) + f / 2.5 * r for f, r in zip(plain, ramp))
     assert lowest == pytest.approx(expected, rel=1e-5) and scale == pytest.approx(0.1 * math.log(2.5) + 1, rel=1e-6)
-    assert ev.rope_override(type("Qwen", (), {"rope_parameters": {"rope_theta": 1e6}, "max_position_embeddings": 40960}), knobs)[
-        "max_position_embeddings"] == 81920  # the paper's 64K run
+    assert (
+        ev.rope_override(type("Qwen", (), {"rope_parameters": {"rope_theta": 1e6}, "max_position_embeddings": 40960}), knobs)[
+            "max_position_embeddings"
+        ]
+        == 81920
+    )  # the paper's 64K run
 
 
 # --------------------------------------------------------------------------------------------------------------- scores
@@ -272,13 +323,33 @@ def test_pass_at_k_is_the_mean_over_subsets():
 
 
 def rows_of(*answers, truth="1"):
-    return [dict(answer=a, correct=a == truth, status="correct" if a == truth else "wrong" if a else "no_answer", tokens=10, finish_reason="stop")
-            for a in answers]
+    return [
+        dict(
+            answer=a,
+            correct=a == truth,
+            status="correct" if a == truth else "wrong" if a else "no_answer",
+            tokens=10,
+            finish_reason="stop",
+        )
+        for a in answers
+    ]
 
 
-@pytest.mark.parametrize("answers, same, point", [
-    ("1 1 2", (), 1), ("1 2 2", (), 0), ("1 2", (), 0.5), ("1 2 3", (), 1 / 3), ("2 3", (), 0), ("1 1 0.5 1/2 .5", [("0.5", "1/2"), (".5", "0.5"), (".5", "1/2")], 0),
-    ("1 1 0.5 1/2 .5", (), 1), ("- - 1", (), 1), ("- -", (), 0), ("1 1 1/2 0.5", [("0.5", "1/2")], 0.5)])
+@pytest.mark.parametrize(
+    "answers, same, point",
+    [
+        ("1 1 2", (), 1),
+        ("1 2 2", (), 0),
+        ("1 2", (), 0.5),
+        ("1 2 3", (), 1 / 3),
+        ("2 3", (), 0),
+        ("1 1 0.5 1/2 .5", [("0.5", "1/2"), (".5", "0.5"), (".5", "1/2")], 0),
+        ("1 1 0.5 1/2 .5", (), 1),
+        ("- - 1", (), 1),
+        ("- -", (), 0),
+        ("1 1 1/2 0.5", [("0.5", "1/2")], 0.5),
+    ],
+)
 def test_majority(answers, same, point):
     rows = rows_of(*(None if a == "-" else a for a in answers.split()))
     for seed in range(5):
@@ -290,15 +361,18 @@ def test_majority_groups_by_mathematics():
     groups = {"b": {"p": rows_of("\\frac{1}{2}", "0.5", "1/2", "1", "1"), "q": rows_of("(1,2)", "(1, 2)", "7", "8")}}
     with ev.reward_pool(2, cfg()) as pool:
         same = ev.same_answers(groups, pool)
-    assert {frozenset(pair) for pair in same} == {frozenset(pair) for pair in itertools.combinations(["\\frac{1}{2}", "0.5", "1/2"], 2)} | {
-        frozenset(["(1,2)", "(1, 2)"])}
+    assert {frozenset(pair) for pair in same} == {
+        frozenset(pair) for pair in itertools.combinations(["\\frac{1}{2}", "0.5", "1/2"], 2)
+    } | {frozenset(["(1,2)", "(1, 2)"])}
     result = ev.summarise(groups["b"], [1], same, False)
     assert result["maj"] == 0
 
 
 def simulated(rng: random.Random, problems=30, n=8) -> dict[str, list[dict]]:
-    return {str(i): rows_of(*("1" if rng.random() < p else "2" for _ in range(n)), truth="1")
-            for i, p in enumerate(rng.betavariate(0.6, 0.6) for _ in range(problems))}
+    return {
+        str(i): rows_of(*("1" if rng.random() < p else "2" for _ in range(n)), truth="1")
+        for i, p in enumerate(rng.betavariate(0.6, 0.6) for _ in range(problems))
+    }
 
 
 def test_stderr_is_that_of_a_bootstrap_over_problems():
@@ -356,7 +430,9 @@ def test_compare_is_paired(tmp_path):
         counts = {str(i): [min(8, i % 7 + at), 8] for i in range(20)} | {f"only {name}": [8, 8]}
         rates[at] = [100 * c / n for key, (c, n) in counts.items() if "only" not in key]
         (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps({"bench": {"per_problem": counts}, name: {"per_problem": {"1": [1, 1]}}}))
+        (tmp_path / name / "results.json").write_text(
+            json.dumps({"bench": {"per_problem": counts}, name: {"per_problem": {"1": [1, 1]}}})
+        )
     difference = [x - y for x, y in zip(*rates)]
     out = run("--compare", tmp_path / "a", tmp_path / "b").stdout
     mean, stderr = statistics.fmean(difference), statistics.stdev(difference) / math.sqrt(20)
@@ -420,8 +496,13 @@ def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
     kills = 0
     for stop_at in (5, 30, 55):
         log = tmp_path / "killed/generations.jsonl"
-        process = subprocess.Popen([*PYTHON, *map(str, flags), "--output_dir", str(tmp_path / "killed")], stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+        process = subprocess.Popen(
+            [*PYTHON, *map(str, flags), "--output_dir", str(tmp_path / "killed")],
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
         while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= stop_at):
             time.sleep(0.01)
         kills += process.poll() is None
@@ -437,7 +518,16 @@ def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
         assert (tmp_path / "killed" / name).read_bytes() == expected, f"killed: {name}"
         assert (tmp_path / "ranks" / name).read_bytes() == expected, f"two ranks: {name}"
     rows = lines(tmp_path / "whole/generations.jsonl")
-    assert len(rows) == 13 * 4 and {"benchmark", "id", "sample", "response", "finish_reason", "tokens", "correct", "status"} <= set(rows[0])
+    assert len(rows) == 13 * 4 and {
+        "benchmark",
+        "id",
+        "sample",
+        "response",
+        "finish_reason",
+        "tokens",
+        "correct",
+        "status",
+    } <= set(rows[0])
     assert len({row["response"] for row in rows}) > 40  # seeds differ
     assert not list((tmp_path / "ranks").glob("generations.rank*"))
 
@@ -452,7 +542,9 @@ def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
     assert "sums had other problems or prompts" in refused.stderr
 
     # the generations can be scored again without the model
-    again = run("--score_only", tmp_path / "ranks/generations.jsonl", "--data", sums, "--output_dir", tmp_path / "again", "--k", "1,2,4")
+    again = run(
+        "--score_only", tmp_path / "ranks/generations.jsonl", "--data", sums, "--output_dir", tmp_path / "again", "--k", "1,2,4"
+    )
     old, new = (json.loads((tmp_path / f / "results.json").read_text()) for f in ("ranks", "again"))
     assert old == new and "sums" in again.stdout
 
@@ -466,7 +558,9 @@ def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, sums, tmp_path)
     (tmp_path / "ranks/config.yaml").write_text((tmp_path / "whole/config.yaml").read_text())
     with open(tmp_path / "ranks/generations.jsonl", "w") as file:  # as a killed run leaves it: some scored, some not, half a line
         for at, row in enumerate(rows[:20]):
-            keep = row if at % 3 else {key: row[key] for key in ("benchmark", "id", "sample", "response", "finish_reason", "tokens")}
+            keep = (
+                row if at % 3 else {key: row[key] for key in ("benchmark", "id", "sample", "response", "finish_reason", "tokens")}
+            )
             file.write(json.dumps(keep) + "\n")
         file.write('{"bench')
     run(*flags, "--yarn_factor", 2, "--output_dir", tmp_path / "ranks", ranks=2)
@@ -484,10 +578,25 @@ def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, sums, tmp_path)
 
 # ----------------------------------------------------------------------------------------------------------- score_only
 def test_score_only_takes_rows_of_any_tool(tmp_path):
-    rows = [{"id": "a", "response": "\\boxed{3}", "answer": "3"}, {"id": "a", "response": "\\boxed{4}", "answer": "3"},
-            {"id": "b", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\\boxed{\\frac12}"}], "ground_truth": "0.5"},
-            {"id": "b", "response": ["\\boxed{1/2}"], "reward_model": {"ground_truth": "0.5"}, "data_source": "math_dapo_math_verify"},
-            {"id": "a"}, {"id": "c", "response": "x"}, [1], {"id": "d", "response": "x", "answer": "1", "data_source": "nonsense"}]
+    rows = [
+        {"id": "a", "response": "\\boxed{3}", "answer": "3"},
+        {"id": "a", "response": "\\boxed{4}", "answer": "3"},
+        {
+            "id": "b",
+            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\\boxed{\\frac12}"}],
+            "ground_truth": "0.5",
+        },
+        {
+            "id": "b",
+            "response": ["\\boxed{1/2}"],
+            "reward_model": {"ground_truth": "0.5"},
+            "data_source": "math_dapo_math_verify",
+        },
+        {"id": "a"},
+        {"id": "c", "response": "x"},
+        [1],
+        {"id": "d", "response": "x", "answer": "1", "data_source": "nonsense"},
+    ]
     source = tmp_path / "mine.jsonl"
     source.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"id": "half')
     done = run("--score_only", source, "--output_dir", tmp_path / "out")
@@ -504,11 +613,18 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
     hostile = "<script>alert(1)</script></script><img src=x onerror=alert(1)>\u2028\ud800 é"
     problems = [{"id": hostile, "code": False, "truth": hostile, "samples": [["wrong", 3, True, hostile, -1.0]]}]
     result = ev.summarise({"p": rows_of("2", "1")}, [1], set(), False)
-    meta = {"title": hostile, "settings": [["model", hostile]], "benchmarks": [{"name": hostile, "result": result, "problems": problems}]}
+    meta = {
+        "title": hostile,
+        "settings": [["model", hostile]],
+        "benchmarks": [{"name": hostile, "result": result, "problems": problems}],
+    }
     report.write_html(tmp_path / "r.html", meta, [("0-0", "prompt"), ("0-0-0", hostile)])
     text = (tmp_path / "r.html").read_text()
-    assert len(re.findall("<script", text)) == 4 and "<img" not in text and "http" not in text.replace("http://www.w3.org/1998/Math/MathML", "").replace(
-        "http-equiv", "")
+    assert (
+        len(re.findall("<script", text)) == 4
+        and "<img" not in text
+        and "http" not in text.replace("http://www.w3.org/1998/Math/MathML", "").replace("http-equiv", "")
+    )
     script = re.search(r"<script>(.*?)</script>", text, re.S)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"default-src 'none'; script-src 'sha256-{digest}'" in text
@@ -520,27 +636,54 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
-@pytest.mark.parametrize("flags, parts", [
-    (["--data", "aime42"], ["'aime42' is no file and no benchmark; did you mean 'aime2", "livecodebench_v6", "NAME=PATH"]),
-    (["--tempratur", "1"], ["unknown option 'tempratur'; the nearest is 'temperature'"]),
-    (["--n", "many"], ["n must be int, got 'many'"]), (["--n", "0"], ["n must be at least 1"]), (["--k", "8", "--n", "4"], ["1 <= k <= n = 4"]),
-    (["--k", "x"], ["k must be a list of whole numbers"]), (["--engine", "tgi"], ["engine must be one of auto, vllm, hf"]),
-    (["--yarn_factor", "0.5"], ["yarn_factor must be above 1"]), (["--top_p", "0"], ["0 < top_p <= 1"]), (["--config", "none.yaml"], ["--config none.yaml"]),
-    (["--compare", "a"], ["compare needs two folders"]), (["--n"], ["flags come in pairs"]),
-    (["--score_only", "none.jsonl"], ["none.jsonl does not exist"]),
-    (["--model", "{tmp}/none"], ["cannot be read as a Hugging Face model"]),
-    (["--data", "{tmp}/bad.jsonl"], ["bad.jsonl:2: not JSON"]), (["--data", "{tmp}/gold.jsonl"], ["gold.jsonl:1: no ground truth; expected"]),
-    (["--data", "{tmp}/source.jsonl"], ["source.jsonl:1:", "math_verify"]), (["--data", "{tmp}/empty.jsonl"], ["has no rows"]),
-    (["--data", "{sums},{sums}"], ["two benchmarks are called sums"]), (["--max_tokens", "100000"], ["exceed the context", "fits", "yarn_factor"]),
-    (["--data", "livecodebench_v6={tmp}/old.jsonl"], ["old.jsonl has no rows of contests from 2025-02-01 to 2025-05-01"]),
-])
+@pytest.mark.parametrize(
+    "flags, parts",
+    [
+        (["--data", "aime42"], ["'aime42' is no file and no benchmark; did you mean 'aime2", "livecodebench_v6", "NAME=PATH"]),
+        (["--tempratur", "1"], ["unknown option 'tempratur'; the nearest is 'temperature'"]),
+        (["--n", "many"], ["n must be int, got 'many'"]),
+        (["--n", "0"], ["n must be at least 1"]),
+        (["--k", "8", "--n", "4"], ["1 <= k <= n = 4"]),
+        (["--k", "x"], ["k must be a list of whole numbers"]),
+        (["--engine", "tgi"], ["engine must be one of auto, vllm, hf"]),
+        (["--yarn_factor", "0.5"], ["yarn_factor must be above 1"]),
+        (["--top_p", "0"], ["0 < top_p <= 1"]),
+        (["--config", "none.yaml"], ["--config none.yaml"]),
+        (["--compare", "a"], ["compare needs two folders"]),
+        (["--n"], ["flags come in pairs"]),
+        (["--score_only", "none.jsonl"], ["none.jsonl does not exist"]),
+        (["--model", "{tmp}/none"], ["cannot be read as a Hugging Face model"]),
+        (["--data", "{tmp}/bad.jsonl"], ["bad.jsonl:2: not JSON"]),
+        (["--data", "{tmp}/gold.jsonl"], ["gold.jsonl:1: no ground truth; expected"]),
+        (["--data", "{tmp}/source.jsonl"], ["source.jsonl:1:", "math_verify"]),
+        (["--data", "{tmp}/empty.jsonl"], ["has no rows"]),
+        (["--data", "{sums},{sums}"], ["two benchmarks are called sums"]),
+        (["--max_tokens", "100000"], ["exceed the context", "fits", "yarn_factor"]),
+        (["--data", "livecodebench_v6={tmp}/old.jsonl"], ["old.jsonl has no rows of contests from 2025-02-01 to 2025-05-01"]),
+    ],
+)
 def test_mistakes_are_one_line(flags, parts, model, sums, tmp_path, capsys, monkeypatch):
     (tmp_path / "bad.jsonl").write_text('{"problem": "x", "answer": "1"}\n{"problem": \n')
     (tmp_path / "gold.jsonl").write_text('{"problem": "x"}\n')
     (tmp_path / "source.jsonl").write_text('{"problem": "x", "answer": "1", "data_source": "poetry"}\n')
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "old.jsonl").write_text(json.dumps(lcb.row(lcb.PROBLEMS[0], 0)) + "\n")
-    base = [] if "--compare" in flags else ["--model", str(model), "--data", str(sums), "--engine", "hf", "--output_dir", str(tmp_path / "out"), "--max_tokens", "8"]
+    base = (
+        []
+        if "--compare" in flags
+        else [
+            "--model",
+            str(model),
+            "--data",
+            str(sums),
+            "--engine",
+            "hf",
+            "--output_dir",
+            str(tmp_path / "out"),
+            "--max_tokens",
+            "8",
+        ]
+    )
     given = [f.format(tmp=tmp_path, sums=sums) if isinstance(f, str) else f for f in flags]
     monkeypatch.setattr(sys, "argv", ["eval.py", *base, *given])
     with pytest.raises(SystemExit) as end:
