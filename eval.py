@@ -18,7 +18,7 @@ goes; a killed run continues there), results.json, results.png, report.html (sel
 Estimators, over problems i with samples j, p_i = mean_j correct_ij:
     avg@n      mean_i p_i; stderr = std_i(p_i) / sqrt(problems), clustered by problem: it also holds the spread of the problems
     stderr_resample = sqrt(sum_i p_i(1-p_i)/(n_i-1)) / problems: what a new run with other seeds on the SAME problems would move
-    ci95       avg ± t(0.975, problems-1) * stderr, cut to [0, 1]
+    ci95       avg ± t(0.975, problems-1) * stderr, cut to [0, 1]; Clopper-Pearson over problems if all or none are right
     pass@k     mean_i 1 - C(n-c_i, k)/C(n, k), unbiased (Chen et al., arXiv 2107.03374)
     maj@n      the answer with most votes (equal as mathematics); classes that tie share the point; no answer, no vote
 
@@ -422,6 +422,7 @@ class Request:
     problem: Problem
     sample: int
     seed: int
+    max_tokens: int  # of cfg, or what the context leaves after the prompt
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -476,13 +477,13 @@ class HFEngine:
             sampler = seeded_sampler([r.seed for r in batch], real.bool().to(self.device), self.cfg)
             with torch.inference_mode():
                 out = self.model.generate(
-                    ids.to(self.device), attention_mask=real.to(self.device), max_new_tokens=self.cfg.max_tokens,
+                    ids.to(self.device), attention_mask=real.to(self.device), max_new_tokens=max(r.max_tokens for r in batch),
                     do_sample=False, logits_processor=LogitsProcessorList([sampler]), eos_token_id=self.stop_ids or None,
                     pad_token_id=self.pad_id, temperature=None, top_p=None, top_k=None, repetition_penalty=None)
             for request, tokens in zip(batch, out[:, width:].tolist()):
                 # the first stop token ends a response, not the first pad: pad may equal eos
-                end = next((at + 1 for at, token in enumerate(tokens) if token in self.stop_ids), None)
-                yield request, tokens[:end], "length" if end is None else "stop"
+                end = next((at + 1 for at, token in enumerate(tokens[:request.max_tokens]) if token in self.stop_ids), None)
+                yield request, tokens[:end or request.max_tokens], "length" if end is None else "stop"
 
 
 def seeded_sampler(seeds: list[int], real, cfg: Config):
@@ -566,7 +567,7 @@ class VLLMEngine:
         for at, r in enumerate(requests):
             engine.add_request(str(at), {"prompt_token_ids": r.problem.ids}, SamplingParams(
                 temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k or -1, repetition_penalty=cfg.repetition_penalty,
-                seed=r.seed, max_tokens=cfg.max_tokens, stop_token_ids=self.stop_ids, detokenize=False,
+                seed=r.seed, max_tokens=r.max_tokens, stop_token_ids=self.stop_ids, detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY))
         while engine.has_unfinished_requests():
             for done in engine.step():
@@ -743,8 +744,11 @@ def summarise(groups: dict[str, list[dict]], ks: list[int], same: set[tuple[str,
     ended = [r["finish_reason"] for r in rows if r.get("finish_reason")]
     status = Counter(r["status"] for r in rows)
     least = min(n for _, n in counts.values())
+    ci95 = interval(avg, stderr, len(rates), 0.0, 1.0)
+    if avg in (0, 1):  # no spread to estimate from: the exact interval for a share of which 0 of len(rates) were seen
+        ci95 = [0.0, 1 - 0.025 ** (1 / len(rates))] if avg == 0 else [0.025 ** (1 / len(rates)), 1.0]
     return {
-        "avg": avg, "stderr": stderr, "ci95": interval(avg, stderr, len(rates), 0.0, 1.0),
+        "avg": avg, "stderr": stderr, "ci95": ci95,
         "stderr_resample": math.sqrt(sum(again)) / len(rates) if len(again) == len(rates) else None,
         "n": least, "problems": len(groups), "samples": len(rows),
         **{f"pass@{k}": statistics.fmean(pass_at_k(n, c, k) for c, n in counts.values()) for k in ks if k <= least},
@@ -865,9 +869,10 @@ def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[R
 
 
 def generate(problems: list[Problem], out: Path, scorer: Scorer, journal: Journal, cfg: Config, path: str, config, override: dict,
-             tokenizer) -> None:
+             context: int, tokenizer) -> None:
     """Generates and scores whatever of the n samples is missing in `out`; returns when this rank's share is done."""
-    requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample)) for p in problems for sample in range(cfg.n)]
+    requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample), min(cfg.max_tokens, context - len(p.ids)))
+                for p in problems for sample in range(cfg.n)]
     rows, _ = Journal.read(out)
     chunks = share(requests, set(rows), cfg)
     mine = {r.key: r.problem for chunk in share(requests, set(), cfg) for r in chunk}
@@ -877,7 +882,7 @@ def generate(problems: list[Problem], out: Path, scorer: Scorer, journal: Journa
     if chunks:
         stop_ids = stop_tokens(path, tokenizer)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stop_ids or [0])[0]
-        max_len = max(len(p.ids) for p in problems) + cfg.max_tokens
+        max_len = max(len(r.problem.ids) + r.max_tokens for r in requests)
         engine = {"hf": HFEngine, "vllm": VLLMEngine}[cfg.engine](path, config, override, stop_ids, pad_id, max_len, cfg)
         if cfg.yarn_factor and RANK == 0:
             name, lowest, scale = engine.rope()
@@ -946,11 +951,15 @@ def evaluate(cfg: Config, out: Path) -> None:
     longest = max(every.values(), key=lambda p: len(p.ids))
     override = rope_override(config, cfg)
     context = override.get("max_position_embeddings") or getattr(config, "max_position_embeddings", None) or sys.maxsize
-    if len(longest.ids) + cfg.max_tokens > context:
-        fits = context - len(longest.ids)
-        die(f"max_tokens {cfg.max_tokens} and the longest prompt ({longest.benchmark} {longest.id}: {len(longest.ids)} tokens) "
-            f"exceed the {'extended ' * bool(cfg.yarn_factor)}context of {cfg.model}, {context} tokens; "
-            + (f"--max_tokens {fits} fits, " if fits > 0 else "no max_tokens fits, ") + "--yarn_factor F extends it")
+    what, how = f"{'extended ' * bool(cfg.yarn_factor)}context of {cfg.model}, {context} tokens", "or extend it by --yarn_factor"
+    if cfg.max_tokens > context:
+        die(f"max_tokens {cfg.max_tokens} is more than the {what}; give --max_tokens {max(1, context - len(longest.ids))}, {how}")
+    if len(longest.ids) >= context:
+        die(f"the prompt of {longest.benchmark} {longest.id} has {len(longest.ids)} tokens, too many for the {what}; "
+            f"leave it out, {how}")
+    if RANK == 0 and (cut := sum(len(p.ids) + cfg.max_tokens > context for p in every.values())):
+        print(f"{cut} of {len(every)} prompts and max_tokens {cfg.max_tokens} are together more than the {what}: "
+              "their responses end there", file=sys.stderr)
 
     settings = dataclasses.asdict(cfg) | {"model_fingerprint": model_fingerprint(path), "problems": {
         name: hashlib.blake2b(repr([(p.id, p.text, p.data_source, p.truth) for p in part]).encode(), digest_size=8).hexdigest()
@@ -968,7 +977,7 @@ def evaluate(cfg: Config, out: Path) -> None:
     with reward_pool(workers, cfg) as pool:
         journal = Journal(out, RANK)
         scorer = Scorer(pool, journal.write, workers)
-        generate(list(every.values()), out, scorer, journal, cfg, path, config, override, tokenizer)
+        generate(list(every.values()), out, scorer, journal, cfg, path, config, override, context, tokenizer)
         if RANK:
             return
         order = {key: at for at, key in enumerate(every)}

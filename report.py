@@ -83,7 +83,7 @@ body{font:15px/1.45 system-ui,sans-serif;margin:0;color:#1d2430;background:#f5f6
 header{padding:14px 22px 4px}h1{font-size:20px;margin:0}#settings{color:#5b6472;font-size:13px;margin:4px 0;max-width:110em}
 #summary,#problems,#sample{background:#fff;border:1px solid #dde1e7;border-radius:8px;padding:12px 16px}
 #summary{margin:8px 22px;overflow-x:auto}main{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:12px;margin:12px 22px;align-items:start}
-table{border-collapse:collapse}th,td{padding:3px 10px;text-align:right;white-space:nowrap}th{font-weight:600;color:#5b6472;font-size:13px;border-bottom:1px solid #dde1e7}
+table{border-collapse:collapse}th,td{padding:3px 8px;text-align:right;white-space:nowrap}th{font-weight:600;color:#5b6472;font-size:13px;border-bottom:1px solid #dde1e7}
 th:first-child,td:first-child{text-align:left}#summary tbody tr{cursor:pointer}#summary tbody tr:hover{background:#f0f4fa}#summary tr.on{background:#e4edfa}
 .bar{position:relative;display:inline-block;width:170px;height:14px;background:#e9ecf1;border-radius:3px;vertical-align:middle}
 .bar i{position:absolute;left:0;top:0;bottom:0;background:#4c8bd6;border-radius:3px}.bar b{position:absolute;top:6px;height:2px;background:#111}
@@ -97,7 +97,8 @@ th:first-child,td:first-child{text-align:left}#summary tbody tr{cursor:pointer}#
 #sample{position:sticky;top:8px;max-height:calc(100vh - 40px);overflow:auto}#sample h2{font-size:16px;margin:0 0 6px}.hint{color:#5b6472}
 .verdict{color:#fff;border-radius:4px;padding:1px 8px;font-size:13px}.text{white-space:pre-wrap;overflow-wrap:anywhere;background:#fafbfc;border:1px solid #eceef2;border-radius:6px;padding:8px 12px;margin:6px 0}
 .text pre{background:#eef1f5;padding:6px 10px;border-radius:4px;overflow-x:auto;margin:4px 0;white-space:pre}summary{cursor:pointer;color:#1b63c4}h3{font-size:13px;margin:12px 0 2px;color:#5b6472}
-math{font-size:1.08em}math[display=block]{margin:6px 0}.boxed{border:1.5px solid #1d2430;padding:2px 5px}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 12px;margin:8px 0;font-size:14px}dt{color:#5b6472}dd{margin:0;overflow-wrap:anywhere}
+.pmatrix,.bmatrix,.vmatrix,.Bmatrix,.Vmatrix,.cases{border:solid #1d2430;border-width:0 1.5px;padding:1px 4px;margin:0 2px}.pmatrix,.Bmatrix,.cases{border-radius:9px}
+.Vmatrix{border-style:double;border-width:0 4px}.cases{border-right:0;border-radius:9px 0 0 9px}math{font-size:1.08em}math[display=block]{margin:6px 0}.boxed{border:1.5px solid #1d2430;padding:2px 5px}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 12px;margin:8px 0;font-size:14px}dt{color:#5b6472}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:1000px){main{grid-template-columns:1fr}#sample{position:static;max-height:none}}
 """
 
@@ -278,7 +279,7 @@ const BIG = pairs('sum ∑ prod ∏ int ∫ iint ∬ oint ∮ bigcup ⋃ bigcap 
 const NAMES = new Set('sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp det dim deg gcd lcm ker arg hom Pr'.split(' '));
 const UNDER = new Set('lim max min sup inf limsup liminf'.split(' '));
 const ACCENTS = pairs('hat ^ widehat ^ bar ¯ overline ¯ vec → overrightarrow → tilde ~ widetilde ~ dot ˙ ddot ¨ overbrace ⏞ overarc ⌒');
-const FENCES = {pmatrix: '()', bmatrix: '[]', vmatrix: '||', Bmatrix: '{}', Vmatrix: '‖‖', cases: '{ '};
+const FENCED = new Set(['pmatrix', 'bmatrix', 'vmatrix', 'Bmatrix', 'Vmatrix', 'cases']);   // drawn as borders: no font stretches them everywhere
 const SPACES = {',': .17, ':': .22, ';': .28, '!': 0, ' ': .25, quad: 1, qquad: 2, '~': .25, enspace: .5, thinspace: .17};
 class Tex {
   constructor(source) { this.tokens = source.match(/\\[a-zA-Z]+\*?|\\[\s\S]|\d+(?:\.\d+)?|\s+|[\s\S]/gu) || []; this.at = 0; this.depth = 0; }
@@ -381,8 +382,7 @@ class Tex {
     this.raw();
     const align = /align|split|eqn/.test(kind), left = kind === 'cases';
     for (const r of rows) r.forEach((cell, i) => { cell.style.textAlign = align ? (i % 2 ? 'left' : 'right') : left ? 'left' : 'center'; });
-    const body = ml('mtable', {}, ...rows.map((r) => ml('mtr', {}, ...r))), fence = FENCES[kind.replace('*', '')] || '';
-    return fence ? ml('mrow', {}, ml('mo', {fence: 'true', stretchy: 'true'}, fence[0]), body, ml('mo', {fence: 'true', stretchy: 'true'}, fence[1].trim())) : body;
+    return ml('mtable', {class: FENCED.has(kind) ? kind : ''}, ...rows.map((r) => ml('mtr', {}, ...r)));
   }
 }
 summary();

@@ -424,6 +424,12 @@ def test_summary_counts_what_is_no_verdict_apart():
     assert "40.0 ± –" in table and "1 / 1" in table and "20.0 %" in table
 
 
+def test_interval_where_nothing_or_everything_is_right():
+    """0 of 30: the upper end is the rate at which seeing none has a chance of 2.5 %."""
+    none, every = (ev.summarise({str(i): rows_of(a, a) for i in range(30)}, [1], set(), False)["ci95"] for a in ("2", "1"))
+    assert none[0] == 0 and (1 - none[1]) ** 30 == pytest.approx(0.025) and every == pytest.approx([1 - none[1], 1])
+
+
 def test_compare_is_paired(tmp_path):
     rng, rates = random.Random(0), [[], []]
     for at, name in enumerate("ab"):
@@ -576,6 +582,22 @@ def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, sums, tmp_path)
     assert texts["hf"] == texts["vllm"]
 
 
+def test_responses_end_at_the_context(model, sums, tmp_path):
+    """max_tokens within the context, but not together with a prompt: each response ends where the context does."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    context, tokenizer = AutoConfig.from_pretrained(model).max_position_embeddings, AutoTokenizer.from_pretrained(model)
+    flags = ("--model", model, "--data", sums, "--engine", "hf", "--limit", 2, "--n", 1, "--temperature", 0)
+    done = run(*flags, "--max_tokens", context, "--output_dir", tmp_path / "out")
+    assert "2 of 2 prompts and max_tokens" in done.stderr
+    problems = ev.load_problems(cfg(data=str(sums), limit=2))
+    ev.render(problems, tokenizer, cfg())
+    rows = lines(tmp_path / "out/generations.jsonl")
+    assert "length" in {row["finish_reason"] for row in rows}
+    for row, problem in zip(rows, problems["sums"], strict=True):
+        assert row["finish_reason"] == "stop" or row["tokens"] == context - len(problem.ids)
+
+
 # ----------------------------------------------------------------------------------------------------------- score_only
 def test_score_only_takes_rows_of_any_tool(tmp_path):
     rows = [
@@ -658,7 +680,7 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
         (["--data", "{tmp}/source.jsonl"], ["source.jsonl:1:", "math_verify"]),
         (["--data", "{tmp}/empty.jsonl"], ["has no rows"]),
         (["--data", "{sums},{sums}"], ["two benchmarks are called sums"]),
-        (["--max_tokens", "100000"], ["exceed the context", "fits", "yarn_factor"]),
+        (["--max_tokens", "100000"], ["max_tokens 100000 is more than the context", "give --max_tokens", "--yarn_factor"]),
         (["--data", "livecodebench_v6={tmp}/old.jsonl"], ["old.jsonl has no rows of contests from 2025-02-01 to 2025-05-01"]),
     ],
 )
