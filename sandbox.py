@@ -1,0 +1,1240 @@
+"""Runs untrusted Python programs: `run` (one program, one input) and `run_tests` (one program, many tests).
+
+    python sandbox.py                 # prints capabilities() of this machine
+    python sandbox.py program.py <in  # runs one program and prints what it wrote
+
+How it works. The caller keeps one warm zygote: a fresh interpreter (never a fork of the caller, so no torch, no secrets) with the
+contest modules imported. It goes into its own user, mount, network, IPC, UTS and PID namespaces and into a private root which holds
+only the interpreter and its libraries, read-only: the host's files, /proc and /etc do not exist there, not even for the zygote. For
+each test it forks a child (1 ms instead of 0.1 to 0.4 s for Firejail + python + numpy). The child is PID 1 of a PID namespace of its
+own with a scratch tmpfs of its own; before a byte of the program runs it has rlimits, Landlock, no capabilities, no_new_privs and a
+seccomp allowlist. Its death ends everything it started. Limits: CPU time (the verdict does not depend on the machine's load), a
+looser wall limit for programs that sleep, address space, output, threads, descriptors, scratch. Processes are refused unless
+`processes` > 1 is asked for, so the memory and CPU limits of one process are those of the program.
+
+Why the program cannot forge a verdict.
+- stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote unread: no
+  input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected outputs stay with the
+  caller, which compares after the program is dead.
+- Function and assert tests run in TWO children that share one socket. The verifier holds the test code and the expected values; the
+  program's child serves calls only: it gets arguments and answers with plain data (`pack`). Whatever a program does to its side (patched
+  builtins, an `__eq__` that is always true, sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what
+  it claims to have returned, and the claim is compared in the verifier, on plain values of builtin types. An object that is not plain
+  data is a `Proxy` there, and a Proxy equals nothing. Only the verifier's exit code decides, and only after the whole test ran.
+  Names that the test takes from builtins, from its own imports or from the helpers are never looked up in the program.
+  Limits of the split: a test sees copies (arguments changed in place are copied back), cannot compare instances of the program's own
+  classes by their own `__eq__`, and cannot capture what the program prints (capsys, patched input).
+
+Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError instead.
+The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import builtins
+import contextlib
+import ctypes
+import errno
+import functools
+import gc
+import json
+import marshal
+import math
+import operator
+import os
+import platform
+import random
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import types
+import warnings
+from typing import Any, NamedTuple
+
+MODULES = ("math cmath collections collections.abc heapq itertools bisect functools operator re string random copy decimal fractions "
+           "statistics datetime time typing dataclasses enum io json queue array threading textwrap pprint struct hashlib "
+           "string abc contextlib types unittest numpy sortedcontainers").split()
+LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
+          "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
+NOBODY = 65534
+STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
+SCRATCH_MB = 64
+PASS, WRONG, ERROR = 42, 43, 44  # exit codes of the verifier
+
+
+class RunResult(NamedTuple):
+    """`status`: ok (exit code 0), error, timeout, memory, output_limit, sandbox_error (the sandbox failed, not the program)."""
+
+    status: str
+    stdout: str
+    stderr: str
+    exit_code: int | None  # negative: killed by that signal
+    wall_s: float
+    cpu_s: float = 0.0
+
+
+class TestResult(NamedTuple):
+    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's."""
+
+    passed: bool
+    status: str
+    stdout: str = ""
+    stderr: str = ""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    __test__ = False  # not a pytest class
+
+
+class SandboxError(Exception):
+    """The sandbox itself failed; the zygote is replaced."""
+
+
+# ---------------------------------------------------------------------------------------------------- kernel interface
+libc = ctypes.CDLL(None, use_errno=True)
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+ARCH = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}.get(platform.machine())
+# Syscalls a program may make: name, number on x86_64, number on aarch64 (-: does not exist there). All others give EPERM.
+SYSCALLS = """
+read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222, mprotect 10 226,
+munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, pread64 17 67, pwrite64 18 68, readv 19 65,
+writev 20 66, access 21 -, pipe 22 -, select 23 -, sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233,
+dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, sendfile 40 71,
+sendto 44 206, recvfrom 45 207, shutdown 48 210, getsockname 51 204, getpeername 52 205, socketpair 53 199, getsockopt 55 209,
+exit 60 93, wait4 61 260, uname 63 160, fcntl 72 25, flock 73 32, fsync 74 82, fdatasync 75 83, truncate 76 45, ftruncate 77 46,
+getdents 78 -, getcwd 79 17, chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, link 86 -, unlink 87 -,
+symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169, getrlimit 97 163, getrusage 98 165,
+sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175, getegid 108 177, getppid 110 173, getpgrp 111 -,
+setsid 112 157, getgroups 115 158, getresuid 118 148, getresgid 120 150, getpgid 121 155, getsid 124 156, rt_sigpending 127 136,
+rt_sigtimedwait 128 137, rt_sigsuspend 130 133, sigaltstack 131 132, utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141,
+sched_getparam 143 121, sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126, arch_prctl 158 -,
+setrlimit 160 164, gettid 186 178, time 201 -, futex 202 98, sched_getaffinity 204 123, getdents64 217 61, set_tid_address 218 96,
+restart_syscall 219 128, fadvise64 221 223, clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94,
+epoll_wait 232 -, epoll_ctl 233 21, waitid 247 95, openat 257 56, mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38,
+linkat 265 37, symlinkat 266 36, readlinkat 267 78, fchmodat 268 53, faccessat 269 48, pselect6 270 72, ppoll 271 73,
+set_robust_list 273 99, get_robust_list 274 100, utimensat 280 88, epoll_pwait 281 22, fallocate 285 47, eventfd2 290 19,
+epoll_create1 291 20, dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, getcpu 309 168, renameat2 316 276, getrandom 318 278,
+membarrier 324 283, copy_file_range 326 285, preadv2 327 286, pwritev2 328 287, statx 332 291, rseq 334 293, close_range 436 436,
+faccessat2 439 439, epoll_pwait2 441 441, ioctl 16 29, clone 56 220, fork 57 -, vfork 58 -, execve 59 221, kill 62 129, prctl 157 167,
+tkill 200 130, tgkill 234 131, prlimit64 302 261, clone3 435 435
+"""
+NR = {row.split()[0]: (row.split() + ["-"])[1 + ARCH[0]] for row in SYSCALLS.split(",")} if ARCH else {}
+NR = {name: int(number) for name, number in NR.items() if number != "-"}
+PIVOT_ROOT, MOUNT_SETATTR, LANDLOCK = (155, 41)[ARCH[0]] if ARCH else 0, 442, 444  # 444 create, 445 add rule, 446 restrict
+PROCESS_CALLS = "fork vfork execve".split()
+PATH_CALLS = "chmod fchmod fchmodat utime utimensat truncate rename renameat renameat2 link linkat symlink symlinkat".split()
+
+
+def call(name: str, *args) -> int:
+    """A libc function by name, or a system call by number ("syscall"); raises OSError."""
+    result = getattr(libc, name)(*(ctypes.c_long(a) if isinstance(a, int) else a for a in args))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def attempt(name: str, *args) -> bool:
+    try:
+        call(name, *args)
+    except OSError:
+        return False
+    return True
+
+
+@functools.lru_cache(8)
+def seccomp_filter(pid: int, processes: bool, private_root: bool) -> bytes:
+    """The BPF program: an allowlist, EPERM for the rest. `pid` is the only process that may be signalled unless `processes`."""
+    allow, deny, kill = 0x7FFF0000, 0x00050000, 0x80000000
+    code = lambda op, jt, jf, k: struct.pack("HBBI", op, jt, jf, k)
+    load = lambda offset: code(0x20, 0, 0, offset)  # A = word of struct seccomp_data
+    ret = lambda k: code(0x06, 0, 0, k)
+    arg0, arg1 = 16, 24  # low words, little endian
+
+    def guarded(name: str, *checks: bytes) -> bytes:  # each check jumps over one instruction when it holds
+        body = b"".join(checks)
+        return code(0x15, 0, len(body) // 8, NR[name]) + body if name in NR else b""
+
+    one_of = lambda offset, values: load(offset) + b"".join(code(0x15, 0, 1, v) + ret(allow) for v in values) + ret(deny | errno.EPERM)
+    thread = load(arg0) + code(0x54, 0, 0, 0x10000 | NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | 0x02000000)
+    is_clone = thread + (code(0x15, 2, 0, 0) if processes else b"") + code(0x15, 1, 0, 0x10000) + ret(deny | errno.EPERM) + ret(allow)
+    program = [load(4), code(0x15, 1, 0, ARCH[1]), ret(kill), load(0)]
+    special = {"ioctl": one_of(arg1, (0x5401, 0x5450, 0x5451, 0x541B, 0x5413, 0x5421)),  # TCGETS, FIO(N)CLEX, FIONREAD, winsize, FIONBIO
+               "prctl": one_of(arg0, (15, 16, 0x53564D41)), "prlimit64": one_of(arg0, (0,)), "clone": is_clone,
+               "clone3": ret(deny | errno.ENOSYS)}  # libc then falls back to clone, whose flags a filter can read
+    if not processes:
+        special.update({name: one_of(arg0, (pid,)) for name in ("kill", "tkill", "tgkill")})
+    refused = set() if processes else set(PROCESS_CALLS)
+    refused |= set() if private_root else set(PATH_CALLS)  # Landlock alone does not watch these
+    for name, number in NR.items():
+        if name not in special and name not in refused:
+            program += [code(0x15, 0, 1, number), ret(allow)]
+    program += [guarded(name, body) for name, body in special.items()]
+    return b"".join([*program, ret(deny | errno.EPERM)])
+
+
+def install_seccomp(program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    call("prctl", PR_SET_SECCOMP, 2, fprog, 0, 0)
+
+
+def landlock_abi() -> int:
+    try:
+        return call("syscall", LANDLOCK, None, 0, 1)
+    except OSError:
+        return 0
+
+
+def install_landlock(abi: int, read: list[str], write: list[str]) -> None:
+    """Files: `read` to look at, `write` to use freely, nothing else. Network (ABI 4), signals and abstract sockets (ABI 6): none."""
+    files = (1 << 13) - 1 | (1 << 13 if abi >= 2 else 0) | (1 << 14 if abi >= 3 else 0) | (1 << 15 if abi >= 5 else 0)
+    attr = struct.pack("QQQ", files, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
+    ruleset = call("syscall", LANDLOCK, attr, len(attr), 0)
+    for paths, rights in ((read, 1 | 4 | 8), (write, files & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11))):  # no devices, sockets, fifos
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                allowed = rights if os.path.isdir(path) else rights & (1 | 2 | 4 | (1 << 14 if abi >= 3 else 0))
+                call("syscall", LANDLOCK + 1, ruleset, 1, struct.pack("=Qi", allowed, fd), 0)
+                os.close(fd)
+    call("syscall", LANDLOCK + 2, ruleset, 0)
+    os.close(ruleset)
+
+
+# ---------------------------------------------------------------------------------------------------- the zygote's namespaces
+def library_paths() -> list[str]:
+    """What a private root holds: the interpreter, its library, installed packages, the system's shared libraries."""
+    import sysconfig
+
+    paths = {os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache", os.path.abspath(__file__)}
+    paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {p for p in sys.path if os.path.exists(p)} | {p for p in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
+    with open("/proc/self/maps") as f:
+        paths |= {os.path.dirname(line.split(None, 5)[5].strip()) for line in f if ".so" in line}
+    paths = {p.rstrip("/") for p in paths if p and p != "/"} | {os.path.realpath(p) for p in paths if p}
+    return sorted(p for p in paths if os.path.exists(p) and not any(p.startswith(q + "/") and not os.path.islink(q) for q in paths))
+
+
+def build_root() -> None:
+    """A tmpfs with read-only binds of `library_paths` and four devices becomes the root; the host's tree is unmounted."""
+    paths, devices = library_paths(), ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
+    call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, b"size=1m,mode=755")
+    os.mkdir("/tmp/.host")
+    call("syscall", PIVOT_ROOT, b"/tmp", b"/tmp/.host")
+    os.chdir("/")
+    for path in paths + devices:
+        source = "/.host" + path
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.islink(source):
+            if not os.path.lexists(path):
+                os.symlink(os.readlink(source), path)
+            continue
+        if os.path.isdir(source):
+            os.makedirs(path, exist_ok=True)
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        call("mount", source.encode(), path.encode(), None, MS_BIND | MS_REC, None)
+        flags = 1 | 2 | (0 if path in devices else 4)  # rdonly, nosuid, nodev; a read-only device node can still be written to
+        call("syscall", MOUNT_SETATTR, -100, path.encode(), 0x8000, struct.pack("QQQQ", flags, 0, 0, 0), 32)
+    for link, target in (("/tmp", "/box/tmp"), ("/dev/shm", "/box/tmp"), ("/dev/stdin", "/box/stdin")):
+        os.symlink(target, link)
+    os.mkdir("/box")
+    call("umount2", b"/.host", 2)
+    os.rmdir("/.host")
+    call("syscall", MOUNT_SETATTR, -100, b"/", 0, struct.pack("QQQQ", 1, 0, 0, 0), 32)
+
+
+def enter_namespaces(proc: int) -> set[str]:
+    """Moves this process as far from the host as the machine allows; returns the layers in force. `proc`: descriptor of /proc."""
+    layers: set[str] = set()
+
+    def write(name: str, text: str) -> None:
+        fd = os.open("self/" + name, os.O_WRONLY, dir_fd=proc)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+    with contextlib.suppress(OSError):
+        write("oom_score_adj", "500")  # short of memory, the kernel should take this one before the trainer
+    if os.geteuid() == 0:  # leave root; the tree is built before, while its files can still be reached
+        if attempt("unshare", NEWNS | NEWNET | NEWIPC | NEWUTS):
+            layers |= {"network_namespace", "ipc_namespace", "uts_namespace"}
+            build_root()
+            layers.add("private_root")
+        with contextlib.suppress(PermissionError):
+            os.setgroups([])
+        with contextlib.suppress(PermissionError):
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # or the id maps below belong to root
+    uid, gid = os.geteuid(), os.getegid()
+    if attempt("unshare", NEWUSER | NEWNS | NEWNET | NEWIPC | NEWUTS | NEWPID):
+        write("setgroups", "deny")
+        write("uid_map", f"{NOBODY} {uid} 1")
+        write("gid_map", f"{NOBODY} {gid} 1")
+        layers |= {"user_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "pid_namespace"}
+        if "private_root" not in layers:
+            build_root()
+            layers.add("private_root")
+    if os.geteuid() != 0:
+        layers.add("unprivileged_id")
+    return layers
+
+
+# ---------------------------------------------------------------------------------------------------- the zygote
+class Job(NamedTuple):
+    id: int
+    pid: int
+    started: float
+    cpu_s: float
+    wall_s: float
+    ready: int  # pipe: a byte comes when the child is confined
+
+
+def cpu_used(pid: int) -> float:
+    """CPU seconds of a process that is not yet reaped, by its CPU-time clock (the id is that of clock_getcpuclockid)."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:  # it is just dying
+        return 0.0
+
+
+def contents(fd: int, limit: int = 1 << 40) -> bytes:
+    """The bytes of a memory file."""
+    return os.pread(fd, min(os.fstat(fd).st_size, limit), 0)
+
+
+def zygote_main() -> None:
+    """`python sandbox.py --zygote`, its control socket on descriptor 0. Sees no program, input or output: they pass as descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = STACK if hard == resource.RLIM_INFINITY else min(STACK, hard)
+    if soft != wanted:  # the room below the stack is laid out at exec
+        resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    control = socket.socket(fileno=os.dup(0))
+    parent = socket.recv_fds(control, 64, 1)[1][0]  # pidfd of the caller: readable once it is dead, even by kill -9
+    os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # outlives the change of root; closed before any program runs
+    try:
+        layers = enter_namespaces(proc)
+    except OSError as error:
+        control.send(json.dumps({"error": f"cannot set up namespaces: {error}"}).encode())
+        return
+    inner = os.fork()  # PID 1 of the new namespace
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if inner:
+        control.close()
+        os.waitpid(inner, 0)
+        return
+    import importlib
+
+    for name in MODULES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    os.environ.clear()
+    threading.stack_size(8 << 20)  # else threads take the size of the main thread's huge stack
+    sys.set_int_max_str_digits(0)
+    prelude()
+    abi = landlock_abi()
+    layers |= {"landlock"} if abi else set()
+    with open(os.open("self/statm", os.O_RDONLY, dir_fd=proc)) as f:
+        base = int(f.read().split()[0]) * resource.getpagesize()  # address space that is taken before a program starts
+    pidns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc) if "pid_namespace" in layers else -1
+    os.close(proc)
+    readable = ["/"] if "private_root" in layers else library_paths()
+    probe = os.fork()  # does the kernel take the last layers?
+    if probe == 0:
+        with contextlib.suppress(OSError):
+            drop_privileges(seccomp_filter(os.getpid(), False, "private_root" in layers))
+            os._exit(PASS)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) == PASS:
+        layers |= {"no_new_privs", "seccomp", "capabilities_dropped", "rlimits", "parent_death_signal"}
+    control.send(json.dumps({"layers": sorted(layers), "landlock_abi": abi, "pid": os.getpid()}).encode())
+    gc.collect()
+    gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
+    jobs: dict[int, Job] = {}  # by pidfd
+    while True:
+        poll = select.poll()
+        for fd in (control.fileno(), parent, *jobs):
+            poll.register(fd, select.POLLIN)
+        now, wait = time.monotonic(), 3600.0
+        for job in jobs.values():  # a program cannot use CPU time faster than time passes, save with threads: look twice as often
+            left = min((job.cpu_s - cpu_used(job.pid)) / 2, job.started + job.wall_s - now)
+            wait = min(wait, max(left, 0.002))
+        ready = {fd for fd, _ in poll.poll(wait * 1000)}
+        if parent in ready:
+            os._exit(0)
+        for fd, job in list(jobs.items()):
+            used, wall = cpu_used(job.pid), time.monotonic() - job.started
+            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s else ""
+            if fd in ready or why:
+                finish(control, job, "" if fd in ready else why)
+                os.close(fd)
+                del jobs[fd]
+        if control.fileno() not in ready:
+            continue
+        message, fds, _, _ = socket.recv_fds(control, 65536, 8)
+        if not message:
+            os._exit(0)
+        request = json.loads(message)
+        if request.get("import"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(request["import"])
+        elif "kill" in request:
+            for fd, job in list(jobs.items()):
+                if job.id == request["kill"]:
+                    finish(control, job, "killed")
+                    os.close(fd)
+                    del jobs[fd]
+        else:
+            ready_r, ready_w = os.pipe()
+            if pidns >= 0:
+                call("unshare", NEWPID)
+            started = time.monotonic()
+            pid = os.fork()
+            if pid == 0:
+                child(request, fds, ready_w, layers, abi, base, readable)
+            if pidns >= 0:
+                call("setns", pidns, NEWPID)
+            for fd in (*fds, ready_w):
+                os.close(fd)
+            jobs[os.pidfd_open(pid)] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r)
+
+
+def finish(control: socket.socket, job: Job, why: str) -> None:
+    """Ends a job (its death is that of its whole PID namespace), reaps it and reports."""
+    if why:
+        os.kill(job.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(job.pid, 0)
+    reply = {"id": job.id, "why": why, "code": os.waitstatus_to_exitcode(status), "wall_s": time.monotonic() - job.started,
+             "cpu_s": usage.ru_utime + usage.ru_stime, "ready": os.read(job.ready, 1) != b""}
+    os.close(job.ready)
+    control.send(json.dumps(reply).encode())
+
+
+def drop_privileges(program: bytes) -> None:
+    for capability in range(64):
+        if not attempt("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0):
+            break
+    call("capset", struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6))
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    install_seccomp(program)
+
+
+def confine(request: dict, layers: set[str], abi: int, base: int, readable: list[str]) -> None:
+    """In the child, before the program: everything that `capabilities()` promises."""
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    scratch = request["scratch"] or "/"
+    if {"user_namespace", "private_root"} <= layers:
+        call("unshare", NEWNS | NEWIPC)
+        call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode())
+        os.mkdir("/box/tmp")
+        scratch = "/box/tmp"
+    os.chdir(scratch)
+    if request["dev_stdin"]:
+        with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
+            os.sendfile(f.fileno(), 0, 0, 1 << 30)
+    if abi:
+        install_landlock(abi, readable, ["/dev/null", *([scratch] if scratch != "/" else [])])
+    limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
+              "NPROC": 64 + request["processes"], "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
+    for name, value in limits.items():
+        number = getattr(resource, "RLIMIT_" + name, None)
+        if number is not None:
+            hard = resource.getrlimit(number)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(number, (value, value))
+    drop_privileges(seccomp_filter(os.getpid(), request["processes"] > 1, "private_root" in layers))
+
+
+def child(request: dict, fds: list[int], ready: int, *machine) -> None:
+    """One test: `fds` are stdin, stdout, stderr, code, compiled code and, for calls, the channel. Does not return."""
+    status = 1
+    try:
+        for target, fd in enumerate(fds[:3]):
+            os.dup2(fd, target)
+        mode = request["mode"]
+        confine(request, *machine)
+        os.write(ready, b"1")
+        code, cache, channel = (*fds[3:], -1)[:3]
+        source, compiled = contents(code), contents(cache)
+        if mode != "verify" and not compiled:  # the first test of a program compiles for all
+            compiled = marshal.dumps(compile(source, "solution.py", "exec", dont_inherit=True))
+            os.pwrite(cache, compiled, 0)
+        if channel >= 0:
+            os.dup2(channel, 3)
+        os.closerange(4 if channel >= 0 else 3, 1 << 16)  # the control socket, the cache, ... : nothing of ours stays open
+        sys.argv = ["solution.py"]
+        sys.path.insert(0, os.getcwd())
+        atexit._clear()
+        module = types.ModuleType("solution" if mode == "serve" else "__main__")
+        if request["prelude"]:
+            module.__dict__.update(prelude())
+            sys.setrecursionlimit(50_000)
+        sys.modules["__main__"] = sys.modules[module.__name__] = module
+        if mode == "verify":
+            os._exit(verify(json.loads(source), Peer(3, {})))
+        exec(marshal.loads(compiled), module.__dict__)
+        if mode == "serve":
+            Peer(3, module.__dict__).serve()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException as error:
+        traceback.print_exception(type(error), error, error.__traceback__.tb_next, limit=8)
+    with contextlib.suppress(BaseException):  # what an interpreter does at its end
+        threading._shutdown()
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            status = status or 1
+    os._exit(status & 255)
+
+
+# ---------------------------------------------------------------------------------------------------- function and assert tests
+class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val, self.next = val, next
+
+
+class TreeNode:
+    def __init__(self, val=0, left=None, right=None):
+        self.val, self.left, self.right = val, left, right
+
+
+NODES = {"ListNode": ("val", "next"), "TreeNode": ("val", "left", "right")}
+
+
+def list_node(values):
+    head = None
+    for value in reversed(values or []):
+        head = ListNode(value, head)
+    return head
+
+
+def is_same_list(a, b) -> bool:
+    while a is not None and b is not None and a.val == b.val:
+        a, b = a.next, b.next
+    return a is None and b is None
+
+
+def tree_node(values):
+    """A binary tree from its level order, None where a child is missing."""
+    nodes = [None if v is None else TreeNode(v) for v in values or []]
+    children = iter(nodes[1:])
+    for node in nodes:
+        if node is not None:
+            node.left, node.right = next(children, None), next(children, None)
+    return nodes[0] if nodes else None
+
+
+def is_same_tree(a, b) -> bool:
+    todo = [(a, b)]
+    while todo:
+        a, b = todo.pop()
+        if a is None and b is None:
+            continue
+        if a is None or b is None or a.val != b.val:
+            return False
+        todo += [(a.left, b.left), (a.right, b.right)]
+    return True
+
+
+HELPERS = {f.__name__: f for f in (ListNode, TreeNode, list_node, is_same_list, tree_node, is_same_tree)}
+
+
+@functools.cache
+def prelude() -> dict[str, Any]:
+    """Names that LeetCode-style programs use without importing them; never one that hides a builtin."""
+    names: dict[str, Any] = {}
+    for module in ("typing", "collections", "itertools", "functools", "bisect", "heapq", "math", "string", "operator"):
+        loaded = __import__(module)
+        if module != "operator":
+            names |= {k: getattr(loaded, k) for k in getattr(loaded, "__all__", dir(loaded)) if not k.startswith("_")}
+        names[module] = loaded
+    for module in MODULES:
+        if module in sys.modules and "." not in module:
+            names[module] = sys.modules[module]
+    if "numpy" in sys.modules:
+        names["np"] = sys.modules["numpy"]
+    import copy
+    import datetime
+    import decimal
+    import fractions
+    import random
+
+    names |= {"deepcopy": copy.deepcopy, "Decimal": decimal.Decimal, "Fraction": fractions.Fraction, "randint": random.randint,
+              "timedelta": datetime.timedelta, "inf": math.inf, "maxsize": sys.maxsize}
+    return {k: v for k, v in names.items() if k not in vars(builtins)} | HELPERS
+
+
+class Proxy:
+    """In the verifier: an object of the program that is not plain data. Equals nothing but itself; bool, len and items are claims."""
+
+    def __init__(self, peer, number):
+        self.__dict__.update(_peer=peer, _number=number)
+
+    def __getattr__(self, name):
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return self._peer.request("getattr", self, name)
+
+    def __setattr__(self, name, value):
+        self._peer.request("setattr", self, name, value)
+
+    def __call__(self, *args, **kwargs):
+        return self._peer.request("call", self, *args, **kwargs)
+
+    def __getitem__(self, key):
+        return self._peer.request("getitem", self, key)
+
+    def __iter__(self):
+        return self._peer.request("iter", self)
+
+    def __next__(self):
+        return self._peer.request("next", self)
+
+    def __len__(self):
+        return self._peer.request("len", self)
+
+    def __bool__(self):
+        return self._peer.request("bool", self)
+
+    def __str__(self):
+        return self._peer.request("str", self)
+
+    def __instancecheck__(self, instance):
+        return isinstance(instance, Proxy) and self._peer.request("isinstance", instance, self)
+
+
+class Peer:
+    """One end of the channel between the verifier and the program's child: requests, replies and nested call-backs, a JSON line each.
+
+    What arrives is rebuilt only from plain builtin data (`unpack`); nothing that the other side sends is ever executed."""
+
+    OPERATIONS = {"call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "getitem": operator.getitem, "iter": iter,
+                  "next": next, "len": len, "bool": bool, "str": str, "isinstance": isinstance}
+    LINE = 64 << 20
+
+    def __init__(self, fd: int, names: dict):
+        self.reader, self.fd, self.names = os.fdopen(os.dup(fd), "rb", 1 << 16), fd, names
+        self.objects: list[Any] = []  # ours, by the number the other side knows them by
+        self.failed = ""  # the last error of the program, for the report
+
+    def send(self, message: list) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(self.fd, data[: 1 << 20]):]
+
+    def receive(self) -> list:
+        line = self.reader.readline(self.LINE)
+        if not line.endswith(b"\n"):
+            raise EOFError("the program ended before it answered")
+        return json.loads(line)
+
+    def request(self, operation: str, *args, **kwargs) -> Any:
+        self.send(["do", operation, [self.pack(a) for a in args], {k: self.pack(v) for k, v in kwargs.items()}])
+        while (message := self.receive())[0] == "do":
+            self.perform(message)
+        if message[0] == "raise":
+            self.failed = message[3]
+            raise exception(message[1], message[2])
+        for old, new in zip([*args, *kwargs.values()], message[2]):
+            if new is not None:
+                restore(old, self.unpack(new))
+        return self.unpack(message[1])
+
+    def perform(self, message: list) -> None:
+        _, operation, packed, packed_kwargs = message
+        try:
+            args, kwargs = [self.unpack(a) for a in packed], {k: self.unpack(v) for k, v in packed_kwargs.items()}
+            if operation == "name":
+                result = self.names[args[0]]
+            elif operation == "names":
+                result = [name for name in self.names if not name.startswith("_")]
+            else:
+                result = self.OPERATIONS[operation](*args, **kwargs)
+            before, after = [*packed, *packed_kwargs.values()], [self.pack(a) for a in (*args, *kwargs.values())]
+            reply = ["return", self.pack(result), [None if a == b else a for a, b in zip(after, before)]]  # arguments changed in place
+        except (Exception, SystemExit) as error:
+            bases = [c.__name__ for c in type(error).__mro__ if c.__module__ == "builtins"]
+            reply = ["raise", type(error).__name__, bases, "".join(traceback.format_exception(error, limit=-4))[-2000:]]
+            reply = [reply[0], [reply[1], str(error)[:2000]], reply[2], reply[3]]
+        self.send(reply)
+
+    def serve(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self.perform(self.receive())
+
+    def pack(self, x: Any) -> Any:
+        """Plain data as JSON: None, bool, int, float, str and lists as they are, the rest tagged. Subclasses count as their base."""
+        if x is None or x is True or x is False:
+            return x
+        kind = type(x)
+        if isinstance(x, str):
+            return str.__str__(x)
+        if isinstance(x, int):
+            return int.__add__(x, 0)
+        if isinstance(x, float):
+            return float.__add__(x, 0.0)
+        if isinstance(x, list):
+            return [self.pack(v) for v in list.__iter__(x)]
+        if isinstance(x, (tuple, set, frozenset)) or kind.__name__ == "deque":
+            name = next(c.__name__ for c in kind.__mro__ if c.__name__ in TAGS)
+            return {"t": name, "v": [self.pack(v) for v in x]}
+        if isinstance(x, dict):
+            return {"t": "dict", "v": [[self.pack(k), self.pack(v)] for k, v in dict.items(x)]}
+        if isinstance(x, (bytes, bytearray)):
+            return {"t": "bytearray" if isinstance(x, bytearray) else "bytes", "v": x.decode("latin-1")}
+        if isinstance(x, (complex, range)):
+            return {"t": kind.__name__, "v": [x.real, x.imag] if isinstance(x, complex) else [x.start, x.stop, x.step]}
+        if kind.__name__ in ("Fraction", "Decimal") and kind.__module__ in ("fractions", "decimal"):
+            return {"t": kind.__name__, "v": str(x)}
+        if kind.__module__ == "datetime" and kind.__name__ in ("date", "datetime", "timedelta"):
+            return {"t": kind.__name__, "v": list(x.__reduce__()[1]) if kind.__name__ == "timedelta" else x.isoformat()}
+        if kind.__module__ == "numpy":
+            if kind.__name__ == "ndarray":
+                return {"t": "ndarray", "v": [x.dtype.str, x.tolist()]}
+            return self.pack(x.item())
+        if kind.__name__ in ("dict_keys", "dict_values", "dict_items"):
+            return {"t": "set" if kind.__name__ != "dict_values" else "tuple", "v": [self.pack(v) for v in x]}
+        if kind.__name__ in NODES and hasattr(x, "val"):
+            return self.pack_nodes(x, kind.__name__)
+        if isinstance(x, Proxy):
+            return {"t": "yours", "v": x._number}
+        self.objects.append(x)
+        return {"t": "mine", "v": len(self.objects) - 1}
+
+    def pack_nodes(self, x: Any, kind: str) -> dict:
+        value, *links = NODES[kind]
+        order, rows = {id(x): 0}, []
+        todo = [x]
+        for node in todo:  # grows while it is walked; a cycle is walked once
+            row = [self.pack(getattr(node, value, None))]
+            for link in links:
+                other = getattr(node, link, None)
+                if other is not None and id(other) not in order:
+                    order[id(other)] = len(todo)
+                    todo.append(other)
+                row.append(None if other is None else order[id(other)])
+            rows.append(row)
+        return {"t": kind, "v": rows}
+
+    def unpack(self, x: Any) -> Any:
+        if isinstance(x, list):
+            return [self.unpack(v) for v in x]
+        if not isinstance(x, dict):
+            return x
+        tag, value = x["t"], x["v"]
+        if tag == "yours":
+            return self.objects[value]
+        if tag == "mine":
+            return Proxy(self, value)
+        if tag in NODES:
+            kind = self.names.get(tag, HELPERS[tag])
+            nodes = [kind.__new__(kind) for _ in value]
+            for node, row in zip(nodes, value):
+                for name, v, link in zip(NODES[tag], row, [False, True, True]):
+                    setattr(node, name, self.unpack(v) if not link else None if v is None else nodes[v])
+            return nodes[0]
+        if tag == "dict":
+            return {self.unpack(k): self.unpack(v) for k, v in value}
+        return TAGS[tag]([self.unpack(v) for v in value] if isinstance(value, list) else value)
+
+
+def library(module: str, name: str):
+    return getattr(__import__(module), name)
+
+
+TAGS = {"tuple": tuple, "set": set, "frozenset": frozenset, "bytes": lambda v: v.encode("latin-1"), "complex": lambda v: complex(*v),
+        "bytearray": lambda v: bytearray(v, "latin-1"), "range": lambda v: range(*v), "deque": lambda v: library("collections", "deque")(v),
+        "Fraction": lambda v: library("fractions", "Fraction")(v), "Decimal": lambda v: library("decimal", "Decimal")(v),
+        "date": lambda v: library("datetime", "date").fromisoformat(v), "datetime": lambda v: library("datetime", "datetime").fromisoformat(v),
+        "timedelta": lambda v: library("datetime", "timedelta")(*v), "ndarray": lambda v: library("numpy", "array")(v[1], dtype=v[0])}
+
+
+def restore(old: Any, new: Any) -> None:
+    """Copies back an argument that the call changed in place."""
+    if type(old) is not type(new):
+        return
+    if isinstance(old, (list, bytearray)):
+        old[:] = new
+    elif isinstance(old, (dict, set)):
+        old.clear()
+        old.update(new)
+    elif type(old).__name__ == "ndarray" and old.shape == new.shape:
+        old[...] = new
+    elif type(old).__name__ in NODES:
+        old.__dict__.update(new.__dict__)
+
+
+EXCEPTIONS: dict[str, type] = {}
+
+
+def exception(what: list[str], bases: list[str]) -> BaseException:
+    """What the program raised: a builtin exception as itself, one of its own as a class of that name with its first builtin base."""
+    name, text = what
+    base = next((vars(builtins)[b] for b in bases if isinstance(vars(builtins).get(b), type)), Exception)
+    base = base if issubclass(base, (Exception, SystemExit)) else Exception
+    with contextlib.suppress(TypeError):  # UnicodeDecodeError wants five arguments
+        return base(text) if base.__name__ == name else EXCEPTIONS.setdefault(name, type(name, (base,), {}))(text)
+    return Exception(f"{name}: {text}")
+
+
+class Names(dict):
+    """The globals of a test. A name that the test, its helpers or builtins define is theirs; the others are asked of the program."""
+
+    def __init__(self, peer: Peer, code: str, entry: str = ""):
+        super().__init__(HELPERS, __name__="test_solution", __builtins__=builtins)
+        self.peer, nodes = peer, list(ast.walk(ast.parse(code)))
+        used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - set(HELPERS)
+        used -= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+        used -= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
+        used -= {(a.asname or a.name).split(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+        common = {k: v for k, v in prelude().items() if k not in HELPERS}
+        called = used | ({entry} if entry else set())
+        self.trusted = {k: v for k, v in common.items() if isinstance(v, types.ModuleType)}
+        # The program is asked for names that nobody else has; where a test uses none, its function is called like one of the
+        # usual imports (`merge`, `gcd`), or else like a builtin. The remaining names are ours, whatever the program defines.
+        if called - set(common) - set(vars(builtins)):
+            self.trusted |= common | vars(builtins)
+        elif called & set(common) - set(self.trusted):
+            self.trusted |= vars(builtins)
+        self.common = common
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.trusted:
+            value = self.trusted[name]
+        else:
+            try:
+                value = self.peer.request("name", name)
+            except KeyError:
+                value = self.common[name] if name in self.common else vars(builtins)[name]
+        self[name] = value
+        return value
+
+
+    def attribute(self, name: str) -> Any:
+        """`solution.name`, for tests that import the program as a module."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.peer.request("name", name)
+
+
+def same(a: Any, b: Any, tolerance: float | None) -> bool:
+    """Equality of plain values; tuples count as lists, as in the published function tests."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k], tolerance) for k in a)
+    if tolerance is not None and all(isinstance(x, (int, float)) for x in (a, b)):
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+    return type(a) is not Proxy and bool(a == b)
+
+
+def verify(test: dict, peer: Peer) -> int:
+    """The verifier's whole life: the test code of the data set against the program on the other end; returns PASS, WRONG or ERROR."""
+    try:
+        peer.request("names")  # the program's own top level has run
+        if test["kind"] == "call":
+            return PASS if verify_call(test, peer) else WRONG
+        names = Names(peer, test["code"])
+        solution = types.ModuleType("solution")
+        solution.__getattr__ = names.attribute
+        sys.modules["solution"] = solution
+        if test["kind"] == "pytest":
+            return verify_pytest(test, peer, names, solution)
+        exec(compile(test["code"], "test.py", "exec", dont_inherit=True), names)
+        return PASS
+    except AssertionError:
+        traceback.print_exc(limit=-2)
+        return WRONG if not peer.failed else ERROR
+    except BaseException:
+        traceback.print_exc(limit=-2)
+        return ERROR
+    finally:
+        print(peer.failed, file=sys.stderr, flush=True)
+
+
+def verify_call(test: dict, peer: Peer) -> bool:
+    name, args, expected = test["fn_name"], test["args"], test["expected"]
+    program = peer.request("names")
+    owner = peer.request("name", "Solution")() if name not in program and "Solution" in program else None
+    function = peer.request("name", name) if owner is None else getattr(owner, name)
+    result = function(*args)
+    # APPS writes some expected values wrapped in a list of one
+    wrapped = isinstance(expected, list) and len(expected) == 1 and same(result, expected[0], test["tolerance"])
+    return same(result, expected, test["tolerance"]) or wrapped
+
+
+def verify_pytest(test: dict, peer: Peer, names: Names, solution: types.ModuleType) -> int:
+    """Runs the file by pytest; `from solution import *` gives the program's names. Every test must be reported as passed."""
+    import pytest
+
+    common = prelude()
+    public = [n for n in peer.request("names") if n not in vars(builtins) and n not in common]
+    solution.__all__ = [*common, *public]
+    solution.__dict__.update(common)
+    for name in public:
+        setattr(solution, name, names.attribute(name))
+    with open("test_solution.py", "w") as f:
+        f.write(test["code"])
+    outcomes = []
+
+    class Collect:
+        def pytest_runtest_logreport(self, report):
+            outcomes.append(report.outcome == "passed" or (report.when != "call" and report.outcome == "passed"))
+
+    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--rootdir", ".", "test_solution.py"], plugins=[Collect()])
+    return PASS if code == 0 and outcomes and all(outcomes) else ERROR if peer.failed else WRONG
+
+
+# ---------------------------------------------------------------------------------------------------- the caller's side
+class Zygote:
+    """The caller's handle of its zygote. One program (with its verifier) at a time; a lock makes threads take turns."""
+
+    def __init__(self, outer: str):
+        if ARCH is None or not sys.platform.startswith("linux"):
+            raise ValueError(f"sandbox: needs Linux on x86_64 or aarch64, this is {sys.platform} on {platform.machine()}")
+        if outer not in ("", "firejail"):
+            raise ValueError(f'sandbox: outer={outer!r} is unknown; use "" or "firejail"')
+        command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote"]
+        if outer == "firejail":
+            command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown", *command]
+        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}  # one hash seed, so that a verdict can be repeated
+        environment |= {f"{k}_NUM_THREADS": "1" for k in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+        self.outer, self.lock, self.number, self.pytest = outer, threading.Lock(), 0, False
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = os.memfd_create("log")
+        try:
+            self.process = subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True)
+        except FileNotFoundError:
+            raise ValueError(f"sandbox: outer={outer!r} was asked for, but {command[0]} is not installed") from None
+        finally:
+            theirs.close()
+        me = os.pidfd_open(os.getpid())
+        try:
+            socket.send_fds(self.control, [b"hello"], [me])
+            self.control.settimeout(60)
+            hello = json.loads(self.control.recv(65536) or b"{}")
+        except OSError as error:
+            hello = {"error": str(error)}
+        if "layers" not in hello:
+            self.close()
+            text = hello.get("error") or contents(log).decode(errors="replace").strip()[-300:] or "it ended at once"
+            raise SandboxError("sandbox: the zygote did not start: " + " ".join(text.split()))
+        os.close(me)
+        os.close(log)
+        self.layers, self.landlock_abi = set(hello["layers"]), hello["landlock_abi"]
+
+    def execute(self, jobs: list[tuple[dict, list[int]]], backstop_s: float) -> list[dict]:
+        """Runs one program, or a program's child and its verifier (the last job, whose end ends the others); replies in order."""
+        first = self.number
+        try:
+            for request, fds in jobs:
+                socket.send_fds(self.control, [json.dumps(request | {"id": self.number}).encode()], fds)
+                self.number += 1
+            self.control.settimeout(backstop_s)
+            replies: dict[int, dict] = {}
+            while len(replies) < len(jobs):
+                data = self.control.recv(65536)
+                if not data:
+                    raise SandboxError("sandbox: the zygote died")
+                reply = json.loads(data)
+                replies[reply["id"]] = reply
+                if reply["id"] == self.number - 1:
+                    for other in range(first, self.number - 1):
+                        if other not in replies:
+                            self.control.send(json.dumps({"kill": other}).encode())
+        except OSError as error:
+            raise SandboxError(f"sandbox: no answer from the zygote ({error})") from None
+        if not all(reply["ready"] for reply in replies.values()):
+            raise SandboxError("sandbox: a child could not be confined")
+        return [replies[i] for i in range(first, self.number)]
+
+    def close(self) -> None:
+        self.control.close()  # its end; the zygote leaves, and with it its PID namespace
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+ZYGOTES: dict[str, Zygote] = {}  # by `outer`; of this process alone
+LOCK = threading.RLock()
+WARNED: set[str] = set()
+
+
+def forget() -> None:
+    """After a fork the zygote stays the parent's."""
+    global LOCK
+    LOCK = threading.RLock()
+    for zygote in ZYGOTES.values():
+        zygote.control.close()
+        zygote.process.returncode = 0  # not our child: no wait
+    ZYGOTES.clear()
+
+
+os.register_at_fork(after_in_child=forget)
+
+
+def close() -> None:
+    """Ends this process's zygotes and everything below them; the next call starts a new one."""
+    with LOCK:
+        for zygote in ZYGOTES.values():
+            zygote.close()
+        ZYGOTES.clear()
+
+
+atexit.register(close)
+
+
+def zygote_for(outer: str = "", require: str = "") -> Zygote:
+    with LOCK:
+        if outer not in ZYGOTES:
+            ZYGOTES[outer] = Zygote(outer)
+        zygote = ZYGOTES[outer]
+    missing = [layer for layer in LAYERS if layer not in zygote.layers]
+    if missing and require == "full":
+        raise ValueError(f'sandbox: require="full", but this machine refuses {", ".join(missing)}')
+    if "seccomp" not in missing and "private_root" in missing and "landlock" in missing or "seccomp" in missing:
+        raise ValueError(f"sandbox: too little protection here, missing {', '.join(missing)}; untrusted programs are not run")
+    if missing and outer not in WARNED:
+        WARNED.add(outer)
+        warnings.warn(f"sandbox: weaker than full isolation, this machine refuses {', '.join(missing)}", stacklevel=3)
+    return zygote
+
+
+def capabilities(outer: str = "") -> dict[str, Any]:
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all layers)."""
+    zygote = zygote_for(outer)
+    layers = {layer: layer in zygote.layers for layer in LAYERS}
+    installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
+    return layers | {"landlock_abi": zygote.landlock_abi, "firejail": installed, "outer": outer, "full": all(layers.values())}
+
+
+def memory_file(data: bytes = b"") -> int:
+    fd = os.memfd_create("sandbox")
+    while data:
+        data = data[os.write(fd, data):]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+class Program:
+    """One program with its limits; `once` runs it. Its memory files are closed at the end of the `with`."""
+
+    def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int, prelude: bool,
+                 outer: str, require: str):
+        self.code, self.outer, self.require = code, outer, require
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20, "processes": processes,
+                       "output_bytes": int(output_mb * (1 << 20)), "prelude": prelude, "dev_stdin": "/dev/stdin" in code, "scratch": ""}
+
+    def __enter__(self) -> Program:
+        self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
+        return self
+
+    def __exit__(self, *_) -> None:
+        for fd in self.files:
+            os.close(fd)
+
+    def once(self, stdin: str | bytes = "", test: dict | None = None) -> tuple[RunResult, int | None]:
+        """Runs the program on `stdin`, or serves the calls of `test`; returns its result and the verifier's exit code."""
+        data = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else stdin
+        with contextlib.ExitStack() as stack:
+            def new(content: bytes = b"") -> int:
+                fd = memory_file(content)
+                stack.callback(os.close, fd)
+                return fd
+
+            out, err = new(), new()
+            jobs = [(self.limits | {"mode": "script"}, [new(data), out, err, *self.files])]
+            if test is not None:
+                ours, theirs = socket.socketpair()
+                stack.callback(ours.close)
+                stack.callback(theirs.close)
+                verr = new()
+                jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno()])
+                spec = self.limits | {"mode": "verify", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10}
+                spec["wall_s"] = self.limits["wall_s"] + 1
+                jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno()]))
+            try:
+                zygote = zygote_for(self.outer, self.require)
+                with zygote.lock:
+                    try:
+                        if test is not None and test["kind"] == "pytest" and not zygote.pytest:
+                            zygote.pytest = bool(zygote.control.send(b'{"import": "pytest"}'))
+                        replies = zygote.execute(jobs, self.limits["wall_s"] + 30)
+                    except SandboxError:
+                        zygote.process.kill()
+                        zygote.close()
+                        with LOCK:
+                            ZYGOTES.pop(self.outer, None)
+                        raise
+            except SandboxError as error:
+                return RunResult("sandbox_error", "", str(error), None, 0.0), None
+            reply, limit = replies[0], self.limits["output_bytes"]
+            full = any(os.fstat(fd).st_size >= limit for fd in (out, err))
+            stderr = contents(err, limit).decode("utf-8", "replace")
+            status = "ok"
+            if reply["why"] in ("cpu", "wall") or reply["code"] == -signal.SIGXCPU:
+                status = "timeout"
+            elif full:
+                status = "output_limit"
+            elif "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
+                status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
+            elif reply["code"] != 0:
+                status = "error"
+            if test is not None:
+                stderr += contents(verr, 1 << 16).decode("utf-8", "replace")
+            result = RunResult(status, contents(out, limit).decode("utf-8", "replace"), stderr, reply["code"], reply["wall_s"], reply["cpu_s"])
+            return result, replies[1]["code"] if test is not None else None
+
+
+def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: float | None = None, memory_mb: int = 1024, output_mb: float = 16,
+        processes: int = 1, outer: str = "", require: str = "") -> RunResult:
+    """Runs a program on one input. Never raises for what a program does.
+
+    `timeout_s`: CPU seconds; `wall_s`: wall seconds, 3 * timeout_s + 2 by default. `memory_mb`: address space beyond the interpreter's.
+    `output_mb`: of stdout, of stderr and of any file. `processes`: above 1 the program may fork (each process has the limits for itself).
+    Raises ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
+    options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
+    with Program(code, **options, prelude=False, outer=outer, require=require) as program:
+        return program.once(stdin)[0]
+
+
+def same_output(output: str, expected: str, compare: str = "exact", tolerance: float | None = None) -> bool:
+    """`exact`: equal lines; trailing whitespace, trailing empty lines and line ends do not count. With `tolerance`, tokens that are
+    numbers on both sides may differ by it, absolutely or relatively (the layout of the white space then does not count). `livecodebench`:
+    every line stripped; lines are equal as text or as sequences of decimal numbers."""
+    if compare not in ("exact", "livecodebench"):
+        raise ValueError(f'sandbox: compare={compare!r} is unknown; use "exact" or "livecodebench"')
+    if compare == "livecodebench":
+        ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (output, expected))
+        return len(ours) == len(theirs) and all(a == b or same_decimals(a, b) for a, b in zip(ours, theirs))
+    if tolerance is not None:
+        ours, theirs = output.split(), expected.split()
+        return len(ours) == len(theirs) and all(a == b or close_enough(a, b, tolerance) for a, b in zip(ours, theirs))
+    ours, theirs = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (output, expected))
+    return ours == theirs
+
+
+def close_enough(a: str, b: str, tolerance: float) -> bool:
+    try:
+        return math.isclose(float(a), float(b), rel_tol=tolerance, abs_tol=tolerance)
+    except ValueError:
+        return False
+
+
+def same_decimals(a: str, b: str) -> bool:
+    import decimal
+
+    try:
+        return [decimal.Decimal(x) for x in a.split()] == [decimal.Decimal(x) for x in b.split()]
+    except decimal.InvalidOperation:
+        return False
+
+
+def joined(text: Any) -> str:
+    return "\n".join(map(str, text)) if isinstance(text, list) else str(text)
+
+
+def as_cases(tests: dict) -> list[dict]:
+    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else."""
+    if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
+        raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
+    if "inputs" in tests:
+        inputs, outputs = tests["inputs"], tests.get("outputs")
+        if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
+            raise ValueError("sandbox: inputs and outputs must be lists of the same length, not empty")
+        if not tests.get("fn_name"):
+            return [{"kind": "stdin", "input": joined(i), "output": joined(o)} for i, o in zip(inputs, outputs)]
+        cases = []
+        for args, expected in zip(inputs, outputs):
+            try:
+                args = [json.loads(line) for line in args.splitlines() if line.strip()] if isinstance(args, str) else args
+            except ValueError:
+                raise ValueError(f"sandbox: a function test's input must be one JSON value a line, got {args[:60]!r}") from None
+            if isinstance(expected, str) and isinstance(inputs[0], str):
+                with contextlib.suppress(ValueError):
+                    expected = json.loads(expected)
+            cases.append({"kind": "call", "fn_name": tests["fn_name"], "args": args if isinstance(args, list) else [args], "expected": expected})
+        return cases
+    kind = "functional" if "functional" in tests else "pytest"
+    codes = tests[kind] if isinstance(tests[kind], list) else [tests[kind]]
+    for code in codes:
+        try:
+            ast.parse(code)
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise ValueError(f"sandbox: {kind} test code does not parse: {error}") from None
+    if not codes:
+        raise ValueError(f"sandbox: {kind} holds no test")
+    return [{"kind": kind, "code": code} for code in codes]
+
+
+def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int = 1024, max_tests: int | None = None, compare: str = "exact",
+              tolerance: float | None = None, early_stop: str = "", wall_s: float | None = None, output_mb: float = 16,
+              prelude: bool = True, outer: str = "", require: str = "") -> list[TestResult]:
+    """Runs a program against the tests of one problem; the results are in the order of the tests.
+
+    `tests`: {"inputs", "outputs"}: stdin programs; with "fn_name": calls of that function or method of Solution, the inputs lists of arguments
+    or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
+    `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`: see
+    `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`: LeetCode's names
+    are defined. Raises ValueError for tests in no published format."""
+    cases = as_cases(tests)
+    if early_stop not in ("", "fail", "timeout"):
+        raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
+    if max_tests is not None and len(cases) > max_tests:
+        chosen = random.Random(json.dumps(tests, sort_keys=True)).sample(range(len(cases)), max_tests)
+        cases = [cases[i] for i in sorted(chosen)]
+    results: list[TestResult] = []
+    with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1, prelude=prelude,
+                 outer=outer, require=require) as program:
+        for case in cases:
+            if results and (early_stop == "fail" and not results[-1].passed or early_stop == "timeout" and results[-1].status == "timeout"
+                            or results[-1].status == "skipped"):
+                results.append(TestResult(False, "skipped"))
+                continue
+            if case["kind"] == "stdin":
+                result, verdict = program.once(case["input"])
+                passed = result.status == "ok" and same_output(result.stdout, case["output"], compare, tolerance)
+                status = "ok" if passed else "wrong" if result.status == "ok" else result.status
+            else:
+                result, verdict = program.once("", case | {"tolerance": tolerance})
+                passed = verdict == PASS
+                status = "ok" if passed else result.status if result.status not in ("ok", "error") else "wrong" if verdict == WRONG else "error"
+            results.append(TestResult(passed, status, result.stdout, result.stderr, result.wall_s, result.cpu_s))
+    return results
+
+
+if __name__ == "__main__":
+    if "--zygote" in sys.argv:
+        zygote_main()
+    elif len(sys.argv) > 1:
+        with open(sys.argv[1]) as f:
+            print(run(f.read(), sys.stdin.read()))
+    else:
+        print(json.dumps(capabilities(), indent=1))
