@@ -99,7 +99,7 @@ class Config:
     minibatch_prompts: int = 8  # groups of one optimizer update; fewer than prompts_per_step makes later ones off-policy
     temperature: float = 1.0  # of the rollout, and of the trainer's logits
     # optimiser
-    lr: float = 1e-4  # constant after the warm-up (paper: 1e-6 math, 5e-7 code)
+    lr: float = 3e-5  # constant after the warm-up (paper: 1e-6 math, 5e-7 code)
     warmup_steps: int = 10  # linear warm-up, in steps
     weight_decay: float = 0.1  # AdamW
     grad_clip: float = 1.0  # global norm
@@ -122,7 +122,7 @@ class Config:
     # evaluation, checkpoints, log
     eval_every: int = 10  # steps; 0 = only before and after
     eval_responses: int = 1  # per problem
-    eval_temperature: float = 0.6  # with top_p 0.95
+    eval_temperature: float = 1.0  # with top_p 0.95; the paper measures at 0.6
     save_every: int = 20  # steps; 0 = only at the end
     keep_checkpoints: int = 2  # the newest ones; the best by evaluation stays too
     resume: str = "auto"  # auto: newest checkpoint in output_dir | never: set the old run aside | PATH of a checkpoint

@@ -1,6 +1,6 @@
 """The embedded default: a 0.8M-parameter Qwen3, its character tokenizer, and toy problems, all made in seconds, no downloads.
 
-    toy:math   "47+85+16="   ->  <think>47+85=132,132+16=148</think>\\boxed{148}
+    toy:math   "3+8+5+9+2="  ->  <think>3+8=11,11+5=16,16+9=25,25+2=27</think>\\boxed{27}
     toy:code   "Read a and b. Print the larger of them plus 7."  ->  <think>...</think> and a Python program
 
 `prepare` makes the model and warms it up by sft.py on traces of which about half are wrong, by mistakes of a few kinds (a
@@ -109,7 +109,7 @@ def code_tests(task: tuple[str, int], rng: random.Random, count: int = 8) -> str
 
 
 # ------------------------------------------------------------------------------------------------------------------ rows
-def problems(kind: str, n: int, seed: int, split: str, terms: int = 3, digits: int = 2):
+def problems(kind: str, n: int, seed: int, split: str, terms: int = 5, digits: int = 1):
     """n different problems (question, task) of a split. The split of a problem is decided by a hash of its text, so that no
     held-out problem is ever trained on, whatever the seed. Raises ValueError for an unknown kind."""
     if kind not in KINDS:
@@ -148,7 +148,7 @@ SFT_FLAGS = {  # a minute on two cores
     "math": ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--global_batch", "64", "--warmup_ratio", "0.05"],
     "code": ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--global_batch", "64", "--warmup_ratio", "0.05"],
 }
-SFT_TRACES = {"math": 16384, "code": 8192}
+SFT_TRACES = {"math": 12288, "code": 8192}
 
 
 def prepare(folder: str, kind: str = "math", seed: int = 0, right: float = 0.5) -> str:
