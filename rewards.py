@@ -12,7 +12,13 @@ to it, as `\\boxed{answer}`, so the length of a response costs nothing. Three ru
 math_verify guards itself with SIGALRM, which works only in a main thread, cannot stop a long call inside C and turns a
 timeout into "wrong". Its timeouts are therefore off; pebble kills the worker, and the Reward says `verifier_timeout`.
 
-Scores: correct 1, wrong -1. Where think tags are asked for, a missing `</think>` (checked first) or `<think>` costs -1
+Code. The program is the last fenced Python block after the last `</think>`, sandbox.py runs it against at most `max_tests`
+tests, drawn once per ground truth, so that all responses to a problem meet the same ones. `pass_rate` p, `signed_pass_rate`
+2p - 1 (as released), `all_or_nothing` 1 or -1 (it stops at the first failure, the others cannot). A failure of the sandbox is
+tried again alone, when nothing else runs, and then reported as `sandbox_error`. `livecodebench`: all tests, its comparison,
+6 s of CPU time a test, the last fenced block whatever its language.
+
+Scores of math: correct 1, wrong -1. Where think tags are asked for, a missing `</think>` (checked first) or `<think>` costs -1
 too, so that a truncated response never beats an honest wrong one (the released system gave -0.5 and -2: `no_think_end`,
 `no_think_start`). A prompt that ends in `<think>` (see `prompt_tail`) counts as opened.
 `verifier_timeout`, `verifier_error` and `sandbox_error` say that the verifier failed, not the response: such a Reward
@@ -24,17 +30,21 @@ A new reward is a function `(text after </think>, ground_truth, options) -> Rewa
 
 import ctypes
 import functools
+import hashlib
 import importlib.util
+import json
 import logging
 import multiprocessing.context
 import multiprocessing.spawn
 import os
+import random
 import re
 import resource
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,6 +53,9 @@ from pebble import ProcessPool
 
 TAIL = 4000  # characters that math_verify sees of a response without a box; its regexes are quadratic at worst
 WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError, not in the OOM killer
+
+
+MANY = 32  # boxes side by side that are read as one set; more are no answer but an attempt on the verifier
 
 
 class Reward(NamedTuple):
@@ -72,7 +85,15 @@ class Options:
     no_think_end: float = -1.0  # score without </think>; the released system gave -0.5
     no_think_start: float = -1.0  # score without <think>; the released system gave -2
     code_reward: str = "pass_rate"  # pass_rate | signed_pass_rate | all_or_nothing
-    max_tests: int = 16  # tests of a program, the same for all responses to a problem
+    max_tests: int = 16  # tests of a program, the same for all responses to a problem; a ground truth may ask for fewer
+    test_timeout_s: float = 5.0  # CPU seconds of one test where the ground truth has no "timeout"
+    memory_mb: int = 1024  # of a program
+    sandbox_outer: str = ""  # "firejail": Firejail around the sandbox
+    sandbox_require: str = ""  # "full": refuse a machine that cannot give every layer of isolation
+
+    def __post_init__(self) -> None:
+        if self.code_reward not in ("pass_rate", "signed_pass_rate", "all_or_nothing"):
+            raise ValueError(f"code_reward {self.code_reward!r}; expected pass_rate, signed_pass_rate or all_or_nothing")
 
 
 # ---------------------------------------------------------------------------------------------------------------- answer
@@ -83,8 +104,8 @@ def after_thinking(response: str) -> str:
 def boxes(text: str) -> list[str]:
     r"""Contents of the last `\boxed{}` and of those right before it that math_verify would join with it, last one first.
     Empty if the last box is empty or is not closed. Of nested boxes the innermost counts."""
-    found, end, contents = [], len(text), None
-    while (start := text.rfind("\\boxed{", 0, end)) >= 0:
+    found, end = [], len(text)
+    while len(found) < MANY and (start := text.rfind("\\boxed{", 0, end)) >= 0:
         depth = 0
         for brace in re.compile(r"[{}]").finditer(text, start, end if found else len(text)):
             depth += 1 if brace.group() == "{" else -1
@@ -192,12 +213,109 @@ def equivalent(a: str, b: str) -> bool:
     return judged(a.strip(), (as_box(b.strip()),)).correct if verdict is None else verdict
 
 
+# ------------------------------------------------------------------------------------------------------------------ code
+FENCE = re.compile(r"```([^\n`]*)\n(.*?)```", re.DOTALL)
+
+
+def program_of(text: str, any_language: bool = False) -> str:
+    """The last fenced Python block (or, if none is marked as Python, the last without a language); "" if there is none."""
+    blocks = [(language.strip().lower(), code) for language, code in FENCE.findall(text)]
+    for wanted in (None,) if any_language else (("python", "python3", "py"), ("",)):
+        found = [code for language, code in blocks if wanted is None or language in wanted]
+        if found:
+            return found[-1] if found[-1].strip() else ""
+    return ""
+
+
+def tests_of(ground_truth: Any) -> dict:
+    """The dict of tests in one of the published formats; raises ValueError (one line)."""
+    expected = 'expected {"inputs": [...], "outputs": [...]} (and "fn_name"), {"functional": ...} or {"pytest": ...}'
+    try:
+        tests = json.loads(ground_truth) if isinstance(ground_truth, str) else ground_truth
+    except ValueError as error:
+        raise ValueError(f"code ground truth is not JSON ({error}); {expected}") from None
+    if not isinstance(tests, dict) or not any(tests.get(key) for key in ("inputs", "functional", "pytest")):
+        raise ValueError(f"code ground truth without tests; {expected}")
+    if inputs := tests.get("inputs"):
+        outputs = tests.get("outputs")
+        if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
+            raise ValueError(f"code ground truth: inputs and outputs are no lists of one length; {expected}")
+    else:
+        texts = tests.get("functional") or tests["pytest"]
+        if not all(isinstance(text, str) for text in (texts if isinstance(texts, list) else [texts])):
+            raise ValueError(f"code ground truth: test code is not text; {expected}")
+    return tests
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(ground_truth: str, most: int) -> dict:
+    tests = tests_of(ground_truth)
+    most = min(most, int(tests.get("max_test_cases") or most))
+    many = [key for key in ("inputs", "outputs", "functional", "pytest") if isinstance(tests.get(key), list)]
+    count = len(tests[many[0]]) if many else 1
+    if count > most:  # seeded by the problem: every response, rank and step meets the same tests
+        seed = hashlib.sha256(ground_truth.encode()).hexdigest()
+        chosen = sorted(random.Random(seed).sample(range(count), max(1, most)))
+        tests = tests | {key: [tests[key][i] for i in chosen] for key in many}
+    return tests
+
+
+def code_answer(text: str, ground_truth: Any, options: Options, livecodebench: bool = False) -> Reward | Job:
+    lowest = 0.0 if options.code_reward == "pass_rate" else -1.0
+    code = program_of(text, any_language=livecodebench)
+    if not code:
+        return Reward(lowest, False, "no_code")
+    if livecodebench:
+        tests = tests_of(ground_truth)
+    else:
+        as_text = ground_truth if isinstance(ground_truth, str) else json.dumps(ground_truth, sort_keys=True)
+        tests = _chosen(as_text, options.max_tests)
+    seconds = 6.0 if livecodebench else float(tests.get("timeout") or options.test_timeout_s)
+    limits = dict(timeout_s=seconds, memory_mb=4096 if livecodebench else options.memory_mb,
+                  outer=options.sandbox_outer, require=options.sandbox_require,
+                  compare="livecodebench" if livecodebench else "exact",
+                  early_stop="fail" if options.code_reward == "all_or_nothing" else "")
+    count = max(len(tests[key]) for key in ("inputs", "functional", "pytest") if isinstance(tests.get(key), list | str))
+    wall = count * (3 * seconds + 2) + 30  # the sandbox ends each test in time; this guards against the sandbox itself
+    return Job(run_program, (code, tests, options.code_reward, limits), lowest, wall)
+
+
+def run_program(code: str, tests: dict, code_reward: str, limits: dict) -> Reward:
+    import sandbox  # here, not on top: a trainer that scores math never needs it
+    results = sandbox.run_tests(code, tests, **limits)
+    rate = sum(result.passed for result in results) / len(results)
+    lowest = 0.0 if code_reward == "pass_rate" else -1.0
+    if any(result.status == "sandbox_error" for result in results):
+        return Reward(lowest, False, "sandbox_error")
+    if rate == 1:
+        return Reward(1.0, True, "correct")
+    score = {"pass_rate": rate, "signed_pass_rate": 2 * rate - 1, "all_or_nothing": -1.0}[code_reward]
+    return Reward(score, False, "partial" if rate > 0 and code_reward != "all_or_nothing" else "wrong")
+
+
+@functools.cache
+def sandbox_works() -> None:
+    """Raises ValueError, before any training, on a machine where sandbox.py would refuse every program."""
+    import sandbox
+    sandbox.capabilities()
+    sandbox.close()
+
+
+def check_code(ground_truth: Any) -> None:
+    tests_of(ground_truth)
+    sandbox_works()
+
+
 # ----------------------------------------------------------------------------------------------------------------- score
 VERIFIERS: dict[str, Verifier] = {  # the first name that is part of a row's data_source decides
     "math_longcot_math_verify": Verifier(math_answer, check_math, think=True),
     "math_dapo_math_verify": Verifier(math_answer, check_math, think=False),
     "math_verify": Verifier(math_answer, check_math, think=False),
     "toy:math": Verifier(math_answer, check_math, think=True),
+    "coder1_longcot": Verifier(code_answer, check_code, think=True),
+    "coder1": Verifier(code_answer, check_code, think=False),
+    "toy:code": Verifier(code_answer, check_code, think=True),
+    "livecodebench": Verifier(functools.partial(code_answer, livecodebench=True), check_code, think=False),
 }
 
 
@@ -246,6 +364,7 @@ def start_worker(owner: int) -> None:
     if os.getppid() != owner:  # it died before the line above
         os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits in vain while C code runs, then pebble waits 3 s
+    warnings.filterwarnings("ignore", "sandbox:")  # what this machine lacks was said by the owner (sandbox_works)
     judged("1", ("\\boxed{\\frac{1}{2}}",))
 
 
@@ -286,8 +405,10 @@ class RewardPool:
             raise ValueError("math_verify is not installed; pip install math-verify")
         self.options, self.timeout_s = Options(**score_options), timeout_s
         self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
+        self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time
         self._known: dict[tuple, Future] = {}  # math answers seen: a group mostly gives a few different ones
         self._open: dict[Future, float] = {}  # not scored yet, with the score if the pool is closed before
+        self._late: set[Future] = set()  # of these, the ones that wait for their second try
         self._pool: ProcessPool | None = None
         self._lock, self._ready, self._wake = threading.Lock(), threading.Event(), threading.Event()
         self._closed = False
@@ -324,7 +445,7 @@ class RewardPool:
         self._run(job, future, tries=3)
         return future
 
-    def _run(self, job: Job, future: Future, tries: int) -> None:
+    def _run(self, job: Job, future: Future, tries: int, again: bool = False) -> None:
         while True:
             self._ready.wait()
             with self._lock:
@@ -336,20 +457,29 @@ class RewardPool:
                 except RuntimeError:  # the pool broke: wait for the next one
                     self._ready.clear()
                     self._wake.set()
-        running.add_done_callback(lambda done: self._done(done, job, future, tries))
+        running.add_done_callback(lambda done: self._done(done, job, future, tries, again))
 
-    def _done(self, done: Future, job: Job, future: Future, tries: int) -> None:
+    def _done(self, done: Future, job: Job, future: Future, tries: int, again: bool) -> None:
         error = CancelledError() if done.cancelled() else done.exception()
-        if error is None:
+        if error is None and done.result().status == "sandbox_error" and not again and not self._closed:
+            self._late.add(future)
+            self._alone.submit(self._run_alone, job, future)
+        elif error is None:
             self._finish(future, done.result())
         elif isinstance(error, TimeoutError):
             self._finish(future, Reward(job.lowest, False, "verifier_timeout"))
         elif isinstance(error, BrokenProcessPool) and tries > 1:  # most likely the fault of another; off pebble's own thread
-            threading.Thread(target=self._run, args=(job, future, tries - 1), daemon=True).start()
+            threading.Thread(target=self._run, args=(job, future, tries - 1, again), daemon=True).start()
         else:
             self._finish(future, Reward(job.lowest, False, "verifier_error"))
 
+    def _run_alone(self, job: Job, future: Future) -> None:
+        wait(set(self._open) - self._late, timeout=60)  # under a steady stream of work "alone" is given up after a minute
+        self._run(job, future, tries=3, again=True)
+        wait([future])
+
     def _finish(self, future: Future, reward: Reward) -> None:
+        self._late.discard(future)
         if self._open.pop(future, None) is not None:
             future.set_result(reward)
 
@@ -370,6 +500,7 @@ class RewardPool:
         self._keeper.join()
         for future, lowest in list(self._open.items()):
             self._finish(future, Reward(lowest, False, "verifier_error"))
+        self._alone.shutdown()
 
     def __enter__(self) -> "RewardPool":
         return self
