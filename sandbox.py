@@ -154,40 +154,46 @@ def attempt(name: str, *args) -> bool:
 
 
 @functools.lru_cache(8)
-def seccomp_filter(pid: int, processes: bool, private_root: bool) -> bytes:
-    """The BPF program: an allowlist, EPERM for the rest. `pid` is the only process that may be signalled unless `processes`."""
-    allow, deny, kill = 0x7FFF0000, 0x00050000, 0x80000000
+def seccomp_filter(pid: int, processes: bool, private_root: bool) -> tuple[bytes, Any]:
+    """A struct sock_fprog and the BPF program that it points to: an allowlist, EPERM for the rest.
+
+    `pid` is the only process that may be signalled, unless `processes`."""
     code = lambda op, jt, jf, k: struct.pack("HBBI", op, jt, jf, k)
-    load = lambda offset: code(0x20, 0, 0, offset)  # A = word of struct seccomp_data
+    load = lambda offset: code(0x20, 0, 0, offset)  # A = a 32-bit word of struct seccomp_data
     ret = lambda k: code(0x06, 0, 0, k)
-    arg0, arg1 = 16, 24  # low words, little endian
-
-    def guarded(name: str, *checks: bytes) -> bytes:  # each check jumps over one instruction when it holds
-        body = b"".join(checks)
-        return code(0x15, 0, len(body) // 8, NR[name]) + body if name in NR else b""
-
-    one_of = lambda offset, values: load(offset) + b"".join(code(0x15, 0, 1, v) + ret(allow) for v in values) + ret(deny | errno.EPERM)
-    thread = load(arg0) + code(0x54, 0, 0, 0x10000 | NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | 0x02000000)
-    is_clone = thread + (code(0x15, 2, 0, 0) if processes else b"") + code(0x15, 1, 0, 0x10000) + ret(deny | errno.EPERM) + ret(allow)
-    program = [load(4), code(0x15, 1, 0, ARCH[1]), ret(kill), load(0)]
-    special = {"ioctl": one_of(arg1, (0x5401, 0x5450, 0x5451, 0x541B, 0x5413, 0x5421)),  # TCGETS, FIO(N)CLEX, FIONREAD, winsize, FIONBIO
-               "prctl": one_of(arg0, (15, 16, 0x53564D41)), "prlimit64": one_of(arg0, (0,)), "clone": is_clone,
-               "clone3": ret(deny | errno.ENOSYS)}  # libc then falls back to clone, whose flags a filter can read
+    allow, refuse, arg0, arg1 = ret(0x7FFF0000), ret(0x00050000 | errno.EPERM), 16, 24
+    one_of = lambda offset, *values: load(offset) + b"".join(code(0x15, 0, 1, v) + allow for v in values) + refuse
+    spaces = NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | 0x02000000
+    thread = load(arg0) + code(0x54, 0, 0, spaces | 0x10000) + code(0x15, 0, 1, 0x10000) + allow  # CLONE_THREAD and no new namespace
+    rules = {number: allow for number in NR.values()}
+    rules |= {NR["ioctl"]: one_of(arg1, 0x5401, 0x5450, 0x5451, 0x541B, 0x5413, 0x5421),  # TCGETS, FIO(N)CLEX, FIONREAD, winsize, FIONBIO
+              NR["prctl"]: one_of(arg0, 15, 16, 0x53564D41), NR["prlimit64"]: one_of(arg0, 0),  # names; limits of oneself
+              NR["clone"]: thread + (code(0x15, 0, 1, 0) + allow if processes else b"") + refuse,
+              NR["clone3"]: ret(0x00050000 | errno.ENOSYS)}  # libc then falls back to clone, whose flags a filter can read
     if not processes:
-        special.update({name: one_of(arg0, (pid,)) for name in ("kill", "tkill", "tgkill")})
-    refused = set() if processes else set(PROCESS_CALLS)
-    refused |= set() if private_root else set(PATH_CALLS)  # Landlock alone does not watch these
-    for name, number in NR.items():
-        if name not in special and name not in refused:
-            program += [code(0x15, 0, 1, number), ret(allow)]
-    program += [guarded(name, body) for name, body in special.items()]
-    return b"".join([*program, ret(deny | errno.EPERM)])
+        rules |= {NR[name]: one_of(arg0, pid) for name in ("kill", "tkill", "tgkill")}
+    for name in ([] if processes else PROCESS_CALLS) + ([] if private_root else PATH_CALLS):
+        rules.pop(NR.get(name), None)
+    steps = [(0, rules.get(0, refuse))]  # (from this number on, what to do)
+    for number in sorted({n + d for n in rules for d in (0, 1)} - {0}):
+        if steps[-1][1] != rules.get(number, refuse):
+            steps.append((number, rules.get(number, refuse)))
 
+    def tree(steps: list) -> bytes:  # a binary search: installing costs the kernel one dry run a system call
+        if len(steps) == 1:
+            return steps[0][1]
+        half = len(steps) // 2
+        below = tree(steps[:half])
+        return code(0x35, len(below) // 8, 0, steps[half][0]) + below + tree(steps[half:])
 
-def install_seccomp(program: bytes) -> None:
+    program = load(4) + code(0x15, 1, 0, ARCH[1]) + ret(0x80000000) + load(0) + tree(steps)
     buffer = ctypes.create_string_buffer(program, len(program))
-    fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    call("prctl", PR_SET_SECCOMP, 2, fprog, 0, 0)
+    return struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)), buffer
+
+
+READ = 1 | 4 | 8  # Landlock's rights: execute, read a file, list a folder
+LANDLOCK_FILES = lambda abi: (1 << 13) - 1 | (1 << 13 if abi >= 2 else 0) | (1 << 14 if abi >= 3 else 0) | (1 << 15 if abi >= 5 else 0)
+WRITE = lambda abi: LANDLOCK_FILES(abi) & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)  # all, less making devices, sockets, fifos
 
 
 def landlock_abi() -> int:
@@ -197,20 +203,18 @@ def landlock_abi() -> int:
         return 0
 
 
-def install_landlock(abi: int, read: list[str], write: list[str]) -> None:
-    """Files: `read` to look at, `write` to use freely, nothing else. Network (ABI 4), signals and abstract sockets (ABI 6): none."""
-    files = (1 << 13) - 1 | (1 << 13 if abi >= 2 else 0) | (1 << 14 if abi >= 3 else 0) | (1 << 15 if abi >= 5 else 0)
-    attr = struct.pack("QQQ", files, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
+def landlock_rule(path: str, rights: int, abi: int) -> tuple[int, int]:
+    """(descriptor, rights) for `install_landlock`; of a file only the rights that a file can have."""
+    return os.open(path, os.O_PATH | os.O_CLOEXEC), rights if os.path.isdir(path) else rights & (7 | (1 << 14 if abi >= 3 else 0))
+
+
+def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
+    """Of files only what the rules allow. Network (ABI 4), signals and abstract sockets beyond this process (ABI 6): nothing."""
+    attr = struct.pack("QQQ", LANDLOCK_FILES(abi), 3, 3)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = call("syscall", LANDLOCK, attr, len(attr), 0)
-    for paths, rights in ((read, 1 | 4 | 8), (write, files & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11))):  # no devices, sockets, fifos
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-                allowed = rights if os.path.isdir(path) else rights & (1 | 2 | 4 | (1 << 14 if abi >= 3 else 0))
-                call("syscall", LANDLOCK + 1, ruleset, 1, struct.pack("=Qi", allowed, fd), 0)
-                os.close(fd)
+    for fd, rights in rules:
+        call("syscall", LANDLOCK + 1, ruleset, 1, struct.pack("=Qi", rights, fd), 0)
     call("syscall", LANDLOCK + 2, ruleset, 0)
-    os.close(ruleset)
 
 
 # ---------------------------------------------------------------------------------------------------- the zygote's namespaces
@@ -218,7 +222,7 @@ def library_paths() -> list[str]:
     """What a private root holds: the interpreter, its library, installed packages, the system's shared libraries."""
     import sysconfig
 
-    paths = {os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache", os.path.abspath(__file__)}
+    paths = {os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache"}
     paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths |= {p for p in sys.path if os.path.exists(p)} | {p for p in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
     with open("/proc/self/maps") as f:
@@ -355,11 +359,17 @@ def zygote_main() -> None:
         base = int(f.read().split()[0]) * resource.getpagesize()  # address space that is taken before a program starts
     pidns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc) if "pid_namespace" in layers else -1
     os.close(proc)
-    readable = ["/"] if "private_root" in layers else library_paths()
+    rules = [landlock_rule(p, READ, abi) for p in (["/"] if "private_root" in layers else library_paths()) if os.path.exists(p)]
+    rules.append(landlock_rule("/dev/null", WRITE(abi), abi))
+    for capability in range(64):
+        if not attempt("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0):
+            break
+    for processes in (False, True):  # kept by the cache, for all children
+        seccomp_filter(1, processes, "private_root" in layers)
     probe = os.fork()  # does the kernel take the last layers?
     if probe == 0:
         with contextlib.suppress(OSError):
-            drop_privileges(seccomp_filter(os.getpid(), False, "private_root" in layers))
+            drop_privileges(seccomp_filter(os.getpid(), False, "private_root" in layers)[0])
             os._exit(PASS)
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) == PASS:
@@ -367,6 +377,8 @@ def zygote_main() -> None:
     control.send(json.dumps({"layers": sorted(layers), "landlock_abi": abi, "pid": os.getpid()}).encode())
     gc.collect()
     gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
+    # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the whole cost).
+    fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
     while True:
         poll = select.poll()
@@ -406,9 +418,9 @@ def zygote_main() -> None:
             if pidns >= 0:
                 call("unshare", NEWPID)
             started = time.monotonic()
-            pid = os.fork()
+            pid = fork()
             if pid == 0:
-                child(request, fds, ready_w, layers, abi, base, readable)
+                child(request, fds, ready_w, layers, abi, base, rules)
             if pidns >= 0:
                 call("setns", pidns, NEWPID)
             for fd in (*fds, ready_w):
@@ -427,19 +439,17 @@ def finish(control: socket.socket, job: Job, why: str) -> None:
     control.send(json.dumps(reply).encode())
 
 
-def drop_privileges(program: bytes) -> None:
-    for capability in range(64):
-        if not attempt("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0):
-            break
-    call("capset", struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6))
+def drop_privileges(fprog: bytes) -> None:
+    call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    install_seccomp(program)
+    call("prctl", PR_SET_SECCOMP, 2, fprog, 0, 0)
 
 
-def confine(request: dict, layers: set[str], abi: int, base: int, readable: list[str]) -> None:
+def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tuple[int, int]]) -> None:
     """In the child, before the program: everything that `capabilities()` promises."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.setsid()  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
         call("unshare", NEWNS | NEWIPC)
@@ -451,7 +461,7 @@ def confine(request: dict, layers: set[str], abi: int, base: int, readable: list
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
             os.sendfile(f.fileno(), 0, 0, 1 << 30)
     if abi:
-        install_landlock(abi, readable, ["/dev/null", *([scratch] if scratch != "/" else [])])
+        install_landlock(abi, [*rules, *([landlock_rule(scratch, WRITE(abi), abi)] if scratch != "/" else [])])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
               "NPROC": 64 + request["processes"], "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
@@ -460,7 +470,11 @@ def confine(request: dict, layers: set[str], abi: int, base: int, readable: list
             hard = resource.getrlimit(number)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(number, (value, value))
-    drop_privileges(seccomp_filter(os.getpid(), request["processes"] > 1, "private_root" in layers))
+    drop_privileges(seccomp_filter(os.getpid(), request["processes"] > 1, "private_root" in layers)[0])
+
+
+def names_in(code: types.CodeType) -> set[str]:
+    return set(code.co_names).union(*(names_in(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
 def child(request: dict, fds: list[int], ready: int, *machine) -> None:
@@ -475,7 +489,8 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
         code, cache, channel = (*fds[3:], -1)[:3]
         source, compiled = contents(code), contents(cache)
         if mode != "verify" and not compiled:  # the first test of a program compiles for all
-            compiled = marshal.dumps(compile(source, "solution.py", "exec", dont_inherit=True))
+            program = compile(source, "solution.py", "exec", dont_inherit=True)
+            compiled = marshal.dumps((program, [name for name in names_in(program) if name in prelude()]))
             os.pwrite(cache, compiled, 0)
         if channel >= 0:
             os.dup2(channel, 3)
@@ -484,13 +499,14 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
         sys.path.insert(0, os.getcwd())
         atexit._clear()
         module = types.ModuleType("solution" if mode == "serve" else "__main__")
-        if request["prelude"]:
-            module.__dict__.update(prelude())
-            sys.setrecursionlimit(50_000)
         sys.modules["__main__"] = sys.modules[module.__name__] = module
         if mode == "verify":
             os._exit(verify(json.loads(source), Peer(3, {})))
-        exec(marshal.loads(compiled), module.__dict__)
+        program, wanted = marshal.loads(compiled)
+        if request["prelude"]:  # only the names in use: to touch an object is to copy its page
+            module.__dict__.update((name, prelude()[name]) for name in wanted)
+            sys.setrecursionlimit(50_000)
+        exec(program, module.__dict__)
         if mode == "serve":
             Peer(3, module.__dict__).serve()
         status = 0
@@ -567,10 +583,9 @@ HELPERS = {f.__name__: f for f in (ListNode, TreeNode, list_node, is_same_list, 
 def prelude() -> dict[str, Any]:
     """Names that LeetCode-style programs use without importing them; never one that hides a builtin."""
     names: dict[str, Any] = {}
-    for module in ("typing", "collections", "itertools", "functools", "bisect", "heapq", "math", "string", "operator"):
+    for module in ("operator", "typing", "collections", "itertools", "functools", "bisect", "heapq", "math", "string"):
         loaded = __import__(module)
-        if module != "operator":
-            names |= {k: getattr(loaded, k) for k in getattr(loaded, "__all__", dir(loaded)) if not k.startswith("_")}
+        names |= {k: getattr(loaded, k) for k in getattr(loaded, "__all__", dir(loaded)) if not k.startswith("_")}
         names[module] = loaded
     for module in MODULES:
         if module in sys.modules and "." not in module:
@@ -818,7 +833,7 @@ class Names(dict):
         # The program is asked for names that nobody else has; where a test uses none, its function is called like one of the
         # usual imports (`merge`, `gcd`), or else like a builtin. The remaining names are ours, whatever the program defines.
         if called - set(common) - set(vars(builtins)):
-            self.trusted |= common | vars(builtins)
+            self.trusted |= {k: v for k, v in common.items() if v is not getattr(operator, k, None)} | vars(builtins)
         elif called & set(common) - set(self.trusted):
             self.trusted |= vars(builtins)
         self.common = common
@@ -869,7 +884,7 @@ def verify(test: dict, peer: Peer) -> int:
         return PASS
     except AssertionError:
         traceback.print_exc(limit=-2)
-        return WRONG if not peer.failed else ERROR
+        return WRONG
     except BaseException:
         traceback.print_exc(limit=-2)
         return ERROR
@@ -907,7 +922,7 @@ def verify_pytest(test: dict, peer: Peer, names: Names, solution: types.ModuleTy
             outcomes.append(report.outcome == "passed" or (report.when != "call" and report.outcome == "passed"))
 
     code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--rootdir", ".", "test_solution.py"], plugins=[Collect()])
-    return PASS if code == 0 and outcomes and all(outcomes) else ERROR if peer.failed else WRONG
+    return PASS if code == 0 and outcomes and all(outcomes) else WRONG
 
 
 # ---------------------------------------------------------------------------------------------------- the caller's side
