@@ -542,10 +542,11 @@ class VLLMEngine:
         import torch
         from vllm import LLM
 
-        gpu = torch.cuda.is_available()
+        # On a CPU a prompt must not be cut over two steps: vLLM then turns back the sample's generator, which only a GPU's can.
+        device = (dict(gpu_memory_utilization=cfg.gpu_memory) if torch.cuda.is_available() else
+                  dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(8192, max_len)))
         self.llm = LLM(model=path, dtype=pick_dtype(cfg), seed=cfg.seed, max_model_len=max_len, disable_log_stats=True,
-                       tensor_parallel_size=cfg.tensor_parallel, hf_overrides=override, enforce_eager=not gpu,
-                       **(dict(gpu_memory_utilization=cfg.gpu_memory) if gpu else {}))
+                       tensor_parallel_size=cfg.tensor_parallel, hf_overrides=override, **device)
         self.stop_ids, self.cfg = stop_ids, cfg
 
     def rope(self) -> tuple[str, float, float]:
@@ -833,6 +834,13 @@ def model_fingerprint(path: str) -> str:
     return digest.hexdigest()
 
 
+def problems_fingerprint(problems: list[Problem]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for p in problems:  # one at a time: the tests of LiveCodeBench are gigabytes
+        digest.update(repr((p.id, p.text, p.data_source, p.truth)).encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
 def check_settings(out: Path, settings: dict, rows: bool) -> dict[str, str]:
     """Refuses to continue in a folder whose generations were made with other settings, and says which. Returns the
     fingerprints of the problems that the folder knows."""
@@ -962,8 +970,7 @@ def evaluate(cfg: Config, out: Path) -> None:
               "their responses end there", file=sys.stderr)
 
     settings = dataclasses.asdict(cfg) | {"model_fingerprint": model_fingerprint(path), "problems": {
-        name: hashlib.blake2b(repr([(p.id, p.text, p.data_source, p.truth) for p in part]).encode(), digest_size=8).hexdigest()
-        for name, part in problems.items()}}
+        name: problems_fingerprint(part) for name, part in problems.items()}}
     out.mkdir(parents=True, exist_ok=True)
     rows, bad = Journal.read(out)
     settings["problems"] |= check_settings(out, settings, bool(rows))
@@ -1095,8 +1102,8 @@ def shown_truth(problem: Problem) -> str:
 
 
 def reward_pool(workers: int, cfg: Config):
-    """The share of tests passed is kept as the score, to be shown; `correct` means all tests, and all of them are run."""
-    return rewards.RewardPool(workers, timeout_s=cfg.timeout_s, code_reward="pass_rate", max_tests=1_000_000)
+    """All tests of a program count, and the first failure settles it, so no more are run."""
+    return rewards.RewardPool(workers, timeout_s=cfg.timeout_s, code_reward="all_or_nothing", max_tests=1_000_000)
 
 
 def prepare_toy(cfg: Config) -> str:
