@@ -4,7 +4,8 @@
     python eval.py --model Kwai-Klear/Klear-Reasoner-8B --data aime24,aime25,hmmt25 --n 64 --output_dir runs/klear_math
     accelerate launch --num_processes 8 eval.py --model ...           # data parallel: one engine a GPU, same results
     python eval.py --model ... --max_tokens 65536 --yarn_factor 2.5 --top_k 20 --repetition_penalty 1.05   # 64K
-    python eval.py --score_only FILE.jsonl --output_dir runs/rescored # any tool's generations, no model
+    python eval.py --score_only FILE.jsonl --output_dir runs/rescored # any tool's generations, no model; rows {"id", "response"
+        # or "messages", "answer" or "ground_truth"}, or only {"id", "response"} with --data BENCHMARK
     python eval.py --compare runs/a runs/b                            # paired difference of two evaluations
 
 `data` is a comma-separated list of benchmark names (see BENCHMARKS), files (JSONL, Parquet), folders of files, hub names,
@@ -1006,7 +1007,10 @@ def rescore(cfg: Config, out: Path) -> None:
         die(f"output_dir: {out} holds the generations of a model, which would be overwritten; choose another output_dir")
     known: dict[tuple[str, str], Problem] = {}
     if cfg.data != Config.data:  # ground truths for rows that carry none
-        known = {(p.benchmark, p.id): p for part in load_problems(cfg).values() for p in part}
+        loaded = load_problems(cfg)
+        known = {(p.benchmark, p.id): p for part in loaded.values() for p in part}
+        if len(loaded) == 1:  # rows of other tools need not name the benchmark
+            known |= {("", p.id): p for part in loaded.values() for p in part}
     out.mkdir(parents=True, exist_ok=True)
     problems, rows, bad, samples = {}, [], [], Counter()
     for number, (where, row) in enumerate(read_file(source)):
@@ -1050,8 +1054,8 @@ def scored_row(row: dict, benchmark: str, number: int, known: dict[tuple, Proble
     responses = [responses] if isinstance(responses, str) else responses
     if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
         raise ValueError('no response; expected "response" (text or a list of texts), or "messages" with the assistant\'s last')
-    if (benchmark, name) in known:
-        return known[benchmark, name], responses
+    if problem := known.get((benchmark, name)) or ("benchmark" not in row and known.get(("", name))):
+        return problem, responses
     prompt = messages or row.get("prompt") or row.get("problem") or row.get("question") or ""
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     problem = Problem(benchmark, name, prompt, row.get("data_source", "math_verify"), row_truth(row))

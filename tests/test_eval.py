@@ -629,6 +629,11 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     assert result["per_problem"] == {"a": [1, 2], "b": [2, 2]} and result["avg"] == 0.75 and result["bad_rows"] == 5
     for number in (5, 6, 7, 8, 9):
         assert f"mine.jsonl:{number}: " in done.stderr
+    (tmp_path / "bare.jsonl").write_text('{"id": "2024-II-4", "response": "\\\\boxed{33}"}\n{"id": "nothing", "response": "x"}\n')
+    aime = f"aime24={DATA / 'aime24.qs.jsonl'}"
+    run("--score_only", tmp_path / "bare.jsonl", "--data", aime, "--output_dir", tmp_path / "joined")
+    joined = json.loads((tmp_path / "joined/results.json").read_text())["aime24"]
+    assert joined["per_problem"] == {"2024-II-4": [1, 1]} and joined["bad_rows"] == 1
     refused = run("--score_only", tmp_path / "out/generations.jsonl", "--output_dir", tmp_path / "out", check=False)
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
@@ -735,6 +740,34 @@ def test_hub_out_of_reach_says_what_to_give_instead(monkeypatch, capsys, tmp_pat
             ev.load_benchmark(name, cfg())
         error = capsys.readouterr().err
         assert f"--data {name}=FILE" in error and part in error and "no route to host" in error and error.count("\n") == 1
+
+
+def test_hub_names_load_what_the_hub_holds(monkeypatch, tmp_path):
+    """The rows of each hub data set as its card describes them, handed out by a hub that is not there."""
+    import datasets
+    import huggingface_hub
+
+    rows = {
+        ("HuggingFaceH4/aime_2024", None, "train"): {"id": 60, "problem": "p", "solution": "s", "answer": "204", "year": "2024"},
+        ("math-ai/aime25", None, "test"): {"problem": "p", "answer": "70", "id": "0"},
+        ("MathArena/hmmt_feb_2025", None, "train"): {"problem_idx": 1, "problem": "p", "answer": "103"},
+        ("HuggingFaceH4/MATH-500", None, "test"): json.loads((ROOT / "tests/math500_8.jsonl").read_text().splitlines()[1]),
+        ("openai/gsm8k", "main", "test"): {"question": "p", "answer": "so\n#### 1,018"},
+        ("some/other", None, "test"): {"question": "p", "answer": "x^2"},
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda hub, config=None, split="": [rows[hub, config, split]])
+    (tmp_path / "empty.jsonl").touch()
+
+    def download(hub, file, repo_type):
+        assert (hub, repo_type) == ("livecodebench/code_generation_lite", "dataset")
+        return str(lcb.FILE if file == "test6.jsonl" else tmp_path / "empty.jsonl")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    names = "aime24,aime25,hmmt25,math500,gsm8k,some/other,livecodebench_v5,livecodebench_v6"
+    problems = ev.load_problems(cfg(data=names))
+    assert {name: part[0].truth for name, part in problems.items() if "code" not in name} == {
+        "aime24": "204", "aime25": "70", "hmmt25": "103", "math500": "100", "gsm8k": "1018", "other": "x^2"}
+    assert len(problems["livecodebench_v5"]) == 11 and len(problems["livecodebench_v6"]) == 6
 
 
 def test_recipe_and_flags(tmp_path):
