@@ -2,6 +2,7 @@
 
     accelerate launch sft.py                                                       # toy traces, tiny model, CPU, a minute
     accelerate launch --config_file recipes/fsdp2_8gpu.yaml sft.py --config recipes/klear_sft_8b.yaml
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 sft.py # two CPU ranks over gloo
 
 The loss is the negative log-likelihood of the assistant's tokens (Eq. 8), a mean over all of them in the global batch: over
 ranks and micro-batches alike, so that it does not depend on how the batch is cut. Examples of an update are packed end to
@@ -9,14 +10,16 @@ end into rows of at most token_budget tokens; attention does not cross examples 
 builds a varlen call for flash attention or a block-diagonal mask from that).
 
 Rows: {"messages": [...]}, {"prompt", "response"}, or GSM8K's {"question", "answer"}, whose solution is put between think
-tags and whose last line "#### 42" becomes \\boxed{42}.
+tags and whose last line "#### 42" becomes \\boxed{42} (`gsm8k_think: false` leaves it as it is). Which tokens are the
+assistant's: see `render`. Rows are tokenized once, by rank 0, into files that all ranks map into memory.
 
 Differs from the paper: it gives the batch in tokens only; here an update is `global_batch` examples. Examples longer than
-max_tokens are left out and counted, not cut: a cut trace teaches a model not to end.
+max_tokens or the model's context are left out and counted, not cut: a cut trace teaches a model not to end.
 """
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import inspect
 import json
@@ -28,10 +31,12 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
@@ -40,6 +45,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
@@ -53,10 +59,12 @@ disable_progress_bar()  # transformers' own bars for every file would drown ours
 @dataclass
 class Config:
     model: str = "toy"  # Hugging Face folder or hub name; "toy" is an untrained 0.8M-parameter model
-    train_file: str = "toy:math"  # JSONL or Parquet file, hub data set, toy:math or toy:code; several with commas
+    train_file: str = "toy:math"  # JSONL or Parquet file, hub NAME or NAME:SUBSET, toy:math, toy:code; several with commas
     eval_file: str = ""  # the same: its loss is measured before, after every epoch and every eval_every updates
     output_dir: str = "runs/sft"  # config.yaml, metrics.jsonl, eval.jsonl, curves.png, checkpoint-N/, final/
-    max_tokens: int = 32768  # longer examples are left out
+    max_tokens: int = 32768  # longer examples are left out, and counted
+    gsm8k_think: bool = True  # {"question", "answer"} rows: solution between think tags, "#### 42" as \boxed{42}
+    token_cache: str = ""  # folder of the tokenized rows, shared by all ranks; "" = tokens/ beside output_dir
     packing: bool = True  # rows end to end without padding; false: right-padded rows (faster with sdpa and short rows)
     token_budget: int = 32768  # tokens of a micro-batch, padding included
     epochs: int = 4
@@ -77,7 +85,8 @@ class Config:
     seed: int = 0
 
 
-MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "output_dir", "token_budget"}  # on resume
+MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "output_dir", "token_cache",
+              "token_budget"}  # on resume
 
 
 def die(message: str) -> None:
@@ -107,7 +116,11 @@ def read_config(argv: list[str]) -> Config:
             die(f"--config {recipe}: {one_line(error)}")
         if not isinstance(values, dict):
             die(f"--config {recipe}: expected lines of the form `key: value`")
-    values |= {key[2:].replace("-", "_"): yaml.safe_load(value) if value else "" for key, value in flags.items()}
+    for key, value in flags.items():
+        try:
+            values[key[2:].replace("-", "_")] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            die(f"{key} {value}: not a YAML value; quote it")
     types = {f.name: type(f.default) for f in dataclasses.fields(Config)}
     for key, value in values.items():
         if key not in types:
@@ -125,97 +138,224 @@ def read_config(argv: list[str]) -> Config:
     for key in ("max_tokens", "token_budget", "epochs", "global_batch", "logit_chunk"):
         if getattr(cfg, key) < 1:
             die(f"{key} must be at least 1, got {getattr(cfg, key)}")
+    if not 0 <= cfg.min_lr <= cfg.lr:
+        die(f"min_lr {cfg.min_lr} must lie between 0 and lr {cfg.lr}")
+    if not 0 <= cfg.warmup_ratio <= 1:
+        die(f"warmup_ratio must lie between 0 and 1, got {cfg.warmup_ratio}")
     return cfg
 
 
 # ------------------------------------------------------------------------------------------------------------------ data
 @dataclass
 class Example:
-    ids: list[int]
-    target: list[bool]  # the tokens that are learnt: the assistant's
+    ids: np.ndarray  # (length,) token ids
+    target: np.ndarray  # (length,) bool: the tokens that are learnt, the assistant's
 
 
-def to_messages(row: dict) -> list[dict]:
+def to_messages(row: dict, gsm8k_think: bool = True) -> list[dict]:
     """The three row formats as messages. Raises ValueError for a row that fits none."""
     if isinstance(row, dict):
-        if isinstance(row.get("messages"), list) and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in row["messages"]):
-            if any(m["role"] == "assistant" for m in row["messages"]):
-                return row["messages"]
-            raise ValueError("no assistant message, so nothing to learn")
+        messages = row.get("messages")
+        text = lambda m: isinstance(m, dict) and isinstance(m.get("content"), str) and "role" in m
+        if isinstance(messages, list) and all(map(text, messages)):
+            roles = [m["role"] for m in messages]
+            if "assistant" not in roles[1:] or roles[0] == "assistant":
+                raise ValueError("messages must hold an assistant's, and not begin with it")
+            return messages
         if isinstance(row.get("prompt"), str) and isinstance(row.get("response"), str):
             return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
         if isinstance(row.get("question"), str) and isinstance(row.get("answer"), str):
-            solution, _, answer = row["answer"].rpartition("####")
-            solution = re.sub(r"<<.*?>>", "", solution).strip()  # GSM8K's calculator marks
-            return [{"role": "user", "content": row["question"]},
-                    {"role": "assistant", "content": f"<think>\n{solution}\n</think>\n\n\\boxed{{{answer.strip()}}}"}]
-    raise ValueError('expected {"messages": [{"role", "content"}...]}, {"prompt", "response"} or {"question", "answer"}')
+            response = row["answer"]
+            if gsm8k_think and "####" in response:
+                solution, _, answer = re.sub(r"<<.*?>>", "", response).rpartition("####")  # without GSM8K's calculator marks
+                response = f"<think>\n{solution.strip()}\n</think>\n\n\\boxed{{{answer.strip()}}}"
+            return [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": response}]
+    raise ValueError('expected {"messages": [{"role", "content"}...]}, {"prompt", "response"} or {"question", "answer"}, in text')
 
 
-def encode(messages: list[dict], tokenizer) -> Example:
-    """Token ids of the conversation, and which of them are the assistant's, end of turn included.
+def render(messages: list[dict], tokenizer) -> list[tuple[str, list[tuple[int, int]]]]:
+    """A conversation as texts with the spans [start, end) that the assistant writes, its end-of-turn token included.
 
-    An assistant turn is what the template adds to `conversation so far + generation prompt`. Where a template rewrites earlier
-    turns (Qwen3 drops their thinking), only turns that the whole conversation shows unchanged are learnt: always the last."""
+    An assistant turn is what the chat template adds to `conversation so far + generation prompt`, so a model is trained on
+    exactly what it is asked at inference. Usually that is one text. A turn that the template rewrites once the conversation
+    goes on (Qwen3 drops earlier thinking) is a text of its own, in the form it had when it was written. A template that drops
+    the thinking of the turn itself (DeepSeek-R1) is bypassed for it: generation prompt + response + end token."""
+    eos = tokenizer.eos_token or ""
     if not tokenizer.chat_template:
         text, spans = "", []
         for message in messages:
+            start, text = len(text), text + message["content"] + (eos if message["role"] == "assistant" else "\n")
             if message["role"] == "assistant":
-                spans.append((len(text), len(text) + len(message["content"] + tokenizer.eos_token)))
-                text += message["content"] + tokenizer.eos_token
-            else:
-                text += message["content"] + "\n"
-    else:
-        render = lambda part, **options: tokenizer.apply_chat_template(part, tokenize=False, **options)
-        text, spans = render(messages), []
-        for i, message in enumerate(messages):
-            if message["role"] == "assistant":
-                before, after = render(messages[:i], add_generation_prompt=True), render(messages[:i + 1])
-                if text.startswith(after) and after.startswith(before):
-                    spans.append((len(before), len(after)))
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    target = [any(start <= a and b <= end for start, end in spans) and b > a for a, b in encoded["offset_mapping"]]
-    return Example(encoded["input_ids"], target)
+                spans.append((start, len(text)))
+        return [(text, spans)]
+    template = lambda part, **options: tokenizer.apply_chat_template(part, tokenize=False, **options)
+    bare = lambda text: "".join(text.split())  # templates move white space
+    whole, spans, own = template(messages), [], []
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before, after = template(messages[:i], add_generation_prompt=True), template(messages[:i + 1])
+        added, content = after[len(before):], message["content"]
+        if before.rstrip().endswith("<think>"):  # the prompt opens it already
+            content = content.lstrip().removeprefix("<think>").lstrip("\n")
+        if not after.startswith(before) or bare(content) not in bare(added):
+            own.append((before + content + eos, [(len(before), len(before + content + eos))]))
+            continue
+        ended = not bare(content) or not bare(added).endswith(bare(content))  # else the template writes no end of turn
+        if whole.startswith(after) and (ended or i + 1 == len(messages)):
+            whole = whole if ended else whole + eos
+            spans.append((len(before), len(after.rstrip()) if ended else len(whole)))  # what follows the end token is not written
+        else:
+            after = after.rstrip() + eos * (not ended)
+            own.append((after, [(len(before), len(after))]))
+    return [(whole, spans)] * bool(spans) + own
 
 
-def load_examples(spec: str, name: str, tokenizer, cfg: Config) -> list[Example]:
-    """All rows of train_file or eval_file, rendered and tokenized."""
-    examples, dropped = [], []
+def encode(texts: list[tuple[str, list[tuple[int, int]]]], tokenizer) -> list[Example]:
+    """Tokenizes rendered texts. A token is learnt if it ends inside a span: the ends are right whatever a tokenizer does to the
+    offsets of white space, and a token that straddles the end of the prompt is the assistant's."""
+    examples: list[Example] = []
+    if not texts:
+        return examples
+    encoded = tokenizer([text for text, _ in texts], add_special_tokens=False, return_offsets_mapping=True)
+    for ids, offsets, (_, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], texts):
+        ends, target = np.array([end for _, end in offsets]), np.zeros(len(ids), bool)
+        for start, end in spans:
+            target |= (start < ends) & (ends <= end)
+        examples.append(Example(np.array(ids, np.uint32), target))
+    return examples
+
+
+def encode_row(row: dict, tokenizer, gsm8k_think: bool = True) -> list[Example | tuple]:
+    """A row as examples (templates with {% generation %} mark the assistant's tokens themselves) or as texts for `encode`."""
+    messages = to_messages(row, gsm8k_think)
+    if tokenizer.chat_template and re.search(r"\{%-?\s*generation\b", str(tokenizer.chat_template)):
+        out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        return [Example(np.array(out["input_ids"], np.uint32), np.array(out["assistant_masks"], bool))]
+    return render(messages, tokenizer)
+
+
+def read_rows(spec: str, name: str, seed: int) -> Iterator[tuple[str, dict]]:
+    """Yields (SOURCE:LINE, row) of every source of train_file or eval_file."""
     for source in filter(None, map(str.strip, spec.split(","))):
         if source.startswith("toy:"):
-            rows = toy.sft_rows(source[4:], 4096, cfg.seed)
+            try:
+                rows = toy.sft_rows(source[4:], 4096, seed)
+            except ValueError as error:
+                die(f"{name}: {error}")
         elif source.endswith((".jsonl", ".json")):
             if not Path(source).is_file():
                 die(f"{name}: {source} does not exist; give a JSONL or Parquet file, a hub data set, toy:math or toy:code")
-            rows = Path(source).read_text().splitlines()
+            rows = open(source, encoding="utf-8")  # lines end at \n alone; str.splitlines would also cut at U+2028 inside a text
         else:
             import datasets  # only here: its import takes a second
 
             try:
                 rows = (datasets.load_dataset("parquet", data_files=source, split="train") if source.endswith(".parquet")
-                        else datasets.load_dataset(source, split="train"))
+                        else datasets.load_dataset(*source.split(":"), split="train"))
             except Exception as error:  # the hub client raises a dozen types; every one means: this name gave no rows
                 die(f"{name}: {source}: {one_line(error)}; give a local JSONL or Parquet file instead")
-        main_process = os.environ.get("RANK", "0") == "0"
-        for number, row in enumerate(tqdm(rows, f"{name}: tokenizing", disable=not main_process, mininterval=1, leave=False), 1):
+        number = 0
+        try:
+            for number, row in enumerate(rows, 1):
+                if isinstance(row, str):
+                    if not row.strip():
+                        continue
+                    row = json.loads(row)
+                yield f"{source}:{number}", row
+        except json.JSONDecodeError as error:
+            die(f"{source}:{number}: not JSON ({error.msg} at column {error.colno}); expected one object a line")
+        except UnicodeDecodeError as error:
+            die(f"{source}:{number + 1}: not UTF-8 ({error.reason})")
+
+
+class Examples:
+    """Tokenized rows, mapped from a folder that `tokenize` wrote: 1.5M long traces do not fit into every rank's memory."""
+
+    def __init__(self, folder: Path):
+        self.meta = json.loads((folder / "meta.json").read_text())
+        self.ids = np.memmap(folder / "ids.bin", np.uint32, "r")
+        self.target = np.memmap(folder / "target.bin", bool, "r")
+        self.ends = np.concatenate([[0], np.fromfile(folder / "ends.bin", np.int64)])
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, i: int) -> Example:
+        part = slice(self.ends[i], self.ends[i + 1])
+        return Example(self.ids[part], self.target[part])
+
+
+def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: Path) -> None:
+    """Writes all rows of `spec` to `folder`: ids.bin, target.bin, ends.bin, meta.json; complete or not there at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    kept, dropped, learnt, end_ids, position = 0, [], 0, set(), 0
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with (partial / "ids.bin").open("wb") as ids, (partial / "target.bin").open("wb") as target, (partial / "ends.bin").open("wb") as ends:
+
+        def write(items: list[tuple[str, Example | tuple]]) -> None:
+            nonlocal kept, learnt, position
+            texts = iter(encode([item for _, item in items if isinstance(item, tuple)], tokenizer))
+            for where, item in items:
+                example = next(texts) if isinstance(item, tuple) else item
+                example.target[:1] = False  # the first token has no predecessor
+                if len(example.ids) > limit:
+                    dropped.append(f"{where} has {len(example.ids)}")
+                elif not example.target.any():
+                    die(f"{where}: the chat template leaves no assistant token to learn")
+                else:
+                    kept, learnt, position = kept + 1, learnt + int(example.target.sum()), position + len(example.ids)
+                    end_ids.add(int(example.ids[example.target][-1]))
+                    ids.write(example.ids.tobytes())
+                    target.write(example.target.tobytes())
+                    ends.write(np.int64(position).tobytes())
+
+        block = []
+        for where, row in tqdm(read_rows(spec, name, cfg.seed), f"{name}: tokenizing", unit=" rows", mininterval=1, leave=False):
             try:
-                example = encode(to_messages(json.loads(row) if isinstance(row, str) else row), tokenizer)
-            except json.JSONDecodeError as error:
-                die(f"{source}:{number}: not JSON ({error.msg} at column {error.colno}); expected one object a line")
-            except (ValueError, TypeError) as error:
-                die(f"{source}:{number}: {one_line(error)}")
-            if len(example.ids) > cfg.max_tokens:
-                dropped.append(f"{source}:{number} has {len(example.ids)}")
-            elif any(example.target[1:]):
-                examples.append(example)
-            else:
-                die(f"{source}:{number}: the chat template leaves no assistant token to learn")
-    if not examples:
-        die(f"{name}: {spec} has no row" + (f" within max_tokens {cfg.max_tokens} ({dropped[0]})" if dropped else ""))
-    if dropped and os.environ.get("RANK", "0") == "0":
-        print(f"{name}: {len(dropped)} of {len(dropped) + len(examples)} rows left out, longer than max_tokens {cfg.max_tokens} "
-              f"(first: {dropped[0]})")
-    return examples
+                block += [(where, item) for item in encode_row(row, tokenizer, cfg.gsm8k_think)]
+            except (ValueError, TypeError, jinja2.TemplateError) as error:
+                die(f"{where}: {one_line(error)}")
+            if len(block) >= 1000:  # a fast tokenizer works on a block with all cores
+                write(block)
+                block = []
+        if block:
+            write(block)
+    if not kept:
+        die(f"{name}: {spec} has no row" + (f" within {limit} tokens, max_tokens or the model's context ({dropped[0]})" if dropped else ""))
+    if dropped:
+        print(f"{name}: {len(dropped)} of {len(dropped) + kept} examples left out, longer than {limit} tokens, max_tokens or the "
+              f"model's context (first: {dropped[0]})")
+    meta = {"source": spec, "examples": kept, "tokens": position, "learnt_tokens": learnt, "left_out": len(dropped),
+            "end_ids": sorted(end_ids & set(tokenizer.all_special_ids))}
+    (partial / "meta.json").write_text(json.dumps(meta))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_examples(spec: str, name: str, tokenizer, limit: int, cfg: Config) -> Examples:
+    """The tokenized rows of `spec`. Rank 0 makes the files unless they are there, under a name that changes with the data, the
+    tokenizer and this code; the others wait for them, however long that takes, before any process group could time out."""
+    files = [Path(source.strip()) for source in spec.split(",")]
+    key = [spec, [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()], limit, cfg.gsm8k_think,
+           cfg.seed if "toy:" in spec else 0, tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template),
+           [inspect.getsource(part) for part in (to_messages, render, encode, encode_row, toy)]]
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
+    folder = Path(cfg.token_cache or Path(cfg.output_dir).parent / "tokens") / digest
+    if os.environ.get("RANK", "0") == "0" and not folder.exists():
+        try:
+            tokenize(spec, name, tokenizer, limit, cfg, folder)
+        except OSError as error:
+            die(f"token_cache {folder.parent}: {error.strerror}; give another --token_cache or make room")
+    wait_for(folder)
+    return Examples(folder)
+
+
+def wait_for(path: Path) -> None:
+    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
+    while not path.exists():
+        time.sleep(0.1)
 
 
 def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed: bool) -> list[list[list[int]]]:
@@ -228,14 +368,16 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
         load[rank] += lengths[i]
     plan = []
     for positions in by_rank:
-        micros, used = [], 0
+        micros, used = [], []  # used: tokens of a micro-batch, padding included
         for i in positions:
-            size = used + lengths[i] if packed else lengths[micros[-1][0]] * (len(micros[-1]) + 1) if micros else 0
-            if not micros or size > token_budget:
-                micros.append([])
-                size = lengths[i]
-            micros[-1].append(i)
-            used = size
+            grown = [u + lengths[i] for u in used] if packed else [lengths[m[0]] * (len(m) + 1) for m in micros]
+            fits = next((k for k, size in enumerate(grown) if size <= token_budget), None)
+            if fits is None:
+                micros.append([i])
+                used.append(lengths[i])
+            else:
+                micros[fits].append(i)
+                used[fits] = grown[fits]
         plan.append(micros)
     most = max(map(len, plan))
     return [micros + [[]] * (most - len(micros)) for micros in plan]
@@ -245,12 +387,11 @@ def collate(examples: list[Example], packed: bool, device, pad_id: int) -> dict[
     """A micro-batch: input_ids and position_ids (rows, length), and for the N learnt tokens `index`, the flat position that
     predicts each, and `targets`. An empty micro-batch gets one token, whose loss counts nothing."""
     weight = float(bool(examples))
-    examples = examples or [Example([pad_id, pad_id], [False, True])]
-    rows = [torch.tensor(e.ids) for e in examples]
+    examples = examples or [Example(np.array([pad_id, pad_id]), np.array([False, True]))]
+    rows = [torch.from_numpy(e.ids.astype(np.int64)) for e in examples]
     width = max(map(len, rows))
     starts = np.cumsum([0] + [len(row) for row in rows[:-1]]) if packed else np.arange(len(rows)) * width
-    # a first token has no predecessor in its example, so it is never a target
-    learnt = [torch.tensor(e.target[1:]).nonzero().squeeze(-1) + 1 for e in examples]
+    learnt = [torch.from_numpy(np.flatnonzero(e.target)) for e in examples]  # never 0: a first token has no predecessor
     batch = {
         "input_ids": torch.cat(rows)[None] if packed else nn.utils.rnn.pad_sequence(rows, True, pad_id),
         "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None] if packed
@@ -267,15 +408,17 @@ class HeadCrossEntropy(torch.autograd.Function):
     """Sum over tokens of -log softmax(h·Wᵀ)[target] (fp32 scalar) without ever holding (N, V) logits.
 
     Logits exist for `chunk` tokens at a time, in fp32. The sum is linear in each token's loss, so its gradient (p - onehot)
-    is made in the same pass and only scaled in backward: no logits are computed twice."""
+    is made in the same pass and only scaled in backward: nothing is computed twice."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk):
+    def forward(ctx, hidden, weight, targets, chunk):  # (N, D), (V, D), (N,)
+        device, ctx.dtypes, wanted = hidden.device.type, (hidden.dtype, weight.dtype), ctx.needs_input_grad[0]
+        if device == "cuda" and torch.is_autocast_enabled(device):  # tensor cores; one cast of W for all chunks
+            hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
         total = hidden.new_zeros((), dtype=torch.float32)
-        wanted = ctx.needs_input_grad[0]
         grad_hidden = torch.empty_like(hidden) if wanted else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             for at in range(0, len(targets), chunk):
                 h, y = hidden[at:at + chunk], targets[at:at + chunk, None]
                 if h.is_cuda and h.dtype == weight.dtype != torch.float32:
@@ -285,17 +428,19 @@ class HeadCrossEntropy(torch.autograd.Function):
                 x -= x.logsumexp(-1, keepdim=True)
                 total -= x.gather(-1, y).sum()
                 if wanted:
-                    p = x.exp_().scatter_add_(-1, y, torch.full_like(y, -1, dtype=x.dtype)).to(h.dtype)
+                    p = x.exp_().scatter_add_(-1, y, torch.full_like(y, -1, dtype=x.dtype)).to(h.dtype)  # p - onehot
                     grad_hidden[at:at + chunk] = p @ weight.to(h.dtype)
-                    grad_weight += p.t() @ h
+                    if p.dtype == torch.float32:
+                        grad_weight.addmm_(p.t(), h)
+                    else:
+                        grad_weight += p.t() @ h
         ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx, upstream):
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * upstream.to(grad_hidden.dtype), (grad_weight * upstream).to(ctx.dtype), None, None
+        scaled = lambda grad, dtype: torch.mul(grad, upstream, out=torch.empty_like(grad, dtype=dtype))  # no fp32 copy between
+        return *map(scaled, ctx.saved_tensors, ctx.dtypes), None, None
 
 
 class Learner(nn.Module):
@@ -310,7 +455,8 @@ class Learner(nn.Module):
         """Summed negative log-likelihood of a micro-batch's learnt tokens."""
         hidden = self.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
                                     use_cache=False).last_hidden_state.flatten(0, 1)[batch["index"]]  # (N, D)
-        return HeadCrossEntropy.apply(hidden, self.lm.get_output_embeddings().weight, batch["targets"], logit_chunk) * batch["weight"]
+        weight = self.lm.get_output_embeddings().weight
+        return HeadCrossEntropy.apply(hidden, weight, batch["targets"], logit_chunk) * batch["weight"]
 
 
 @dataclass
@@ -332,17 +478,18 @@ class Run:
     def world(self) -> int:
         return self.accelerator.num_processes
 
-    def batches(self, examples: list[Example]) -> list[dict[str, Tensor]]:
-        """This rank's micro-batches of the given examples."""
-        plan = plan_microbatches([len(e.ids) for e in examples], self.world, self.cfg.token_budget, self.cfg.packing)
-        return [collate([examples[i] for i in micro], self.cfg.packing, self.accelerator.device, self.pad_id) for micro in plan[self.rank]]
+    def batches(self, examples: list[Example] | Examples) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """This rank's micro-batches of the given examples, each with whether it is the last."""
+        plan = plan_microbatches([len(e.ids) for e in examples], self.world, self.cfg.token_budget, self.cfg.packing)[self.rank]
+        for k, micro in enumerate(plan, 1):
+            yield collate([examples[i] for i in micro], self.cfg.packing, self.accelerator.device, self.pad_id), k == len(plan)
 
     def total(self, value: float) -> float:
-        return self.accelerator.reduce(torch.tensor([value], dtype=torch.float64), "sum").item()
+        return self.accelerator.reduce(torch.tensor([value], dtype=torch.float64, device=self.accelerator.device), "sum").item()
 
 
 def learnt_tokens(examples: list[Example]) -> int:
-    return sum(sum(e.target[1:]) for e in examples)
+    return sum(int(e.target.sum()) for e in examples)
 
 
 # -------------------------------------------------------------------------------------------------------------- training
@@ -361,11 +508,9 @@ def update_on(examples: list[Example], lr: float, run: Run) -> dict[str, float]:
     run.learner.train()
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    batches = run.batches(examples)
-    for k, batch in enumerate(batches):
+    for batch, last in run.batches(examples):
         # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, which saves memory.
-        hold = k + 1 < len(batches) and hasattr(run.learner, "no_sync")
-        with run.learner.no_sync() if hold else nullcontext():
+        with run.learner.no_sync() if not last and hasattr(run.learner, "no_sync") else nullcontext():
             loss = run.learner(batch, run.cfg.logit_chunk) / tokens
             run.accelerator.backward(loss * run.world)  # both average over ranks; the loss is a sum over ranks
         nll += loss.item()
@@ -373,18 +518,21 @@ def update_on(examples: list[Example], lr: float, run: Run) -> dict[str, float]:
     if math.isfinite(norm):
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return {"loss": run.total(nll), "grad_norm": norm, "lr": lr, "tokens": sum(len(e.ids) for e in examples), "learnt_tokens": tokens}
+    return {"loss": run.total(nll), "grad_norm": norm, "lr": lr, "skipped": int(not math.isfinite(norm)),
+            "tokens": sum(len(e.ids) for e in examples), "learnt_tokens": tokens}
 
 
 @torch.no_grad()
-def evaluation_loss(examples: list[Example], run: Run) -> float:
+def evaluation_loss(examples: Examples, run: Run) -> float:
     """Mean negative log-likelihood of the assistant's tokens, in nats."""
     run.learner.eval()
-    nll = sum((run.learner(batch, run.cfg.logit_chunk).item() for batch in run.batches(examples)), 0.0)
+    nll = sum((run.learner(batch, run.cfg.logit_chunk).item() for batch, _ in run.batches(examples)), 0.0)
     return run.total(nll) / learnt_tokens(examples)
 
 
+@functools.lru_cache(maxsize=1)
 def epoch_order(total: int, epoch: int, seed: int) -> list[int]:
+    """The order of the examples in an epoch: a function of the seed alone, so the number of updates is the data cursor."""
     digest = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest()
     return random.Random(int.from_bytes(digest, "big")).sample(range(total), total)
 
@@ -392,14 +540,19 @@ def epoch_order(total: int, epoch: int, seed: int) -> list[int]:
 # ------------------------------------------------------------------------------------------------------ checkpoints, log
 def save_pretrained(folder: Path, run: Run) -> None:
     """A Hugging Face folder that rl_gppo.py, eval.py and vLLM load. All ranks call it (FSDP2 gathers), rank 0 writes."""
-    lm, dtype = run.accelerator.unwrap_model(run.learner).lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
-    full = {}
+    lm = run.accelerator.unwrap_model(run.learner).lm
+    dtype = torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
+    full, tied = {}, lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
     for name, t in lm.state_dict().items():
+        if tied and name in (lm._tied_weights_keys or {}):
+            continue  # it is the embedding
         t = t.full_tensor() if hasattr(t, "full_tensor") else t
         if run.rank == 0:
             full[name] = t.to("cpu", dtype)
     if run.rank == 0:
+        lm.config.dtype = dtype  # vLLM computes in what config.json says
         lm.save_pretrained(folder, state_dict=full)
+        lm.config.dtype = torch.float32
         run.tokenizer.save_pretrained(folder)
 
 
@@ -416,7 +569,8 @@ def save_checkpoint(folder: Path, state: dict, run: Run) -> None:
         model_state, optimizer_state = get_state_dict(run.learner, run.optimizer.optimizer)
         dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
                  no_dist=run.world == 1)
-        torch.save(torch.get_rng_state(), partial / "trainer" / f"rng_{run.rank}.pt")
+        rng = {"torch": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+        torch.save(rng, partial / "trainer" / f"rng_{run.rank}.pt")  # for models with dropout; the order of the data needs none
         run.accelerator.wait_for_everyone()
         if run.rank == 0:
             (partial / "trainer" / "state.json").write_text(json.dumps(state))
@@ -434,10 +588,14 @@ def load_checkpoint(folder: Path, run: Run) -> dict:
     """Restores weights, optimizer and RNG in place and returns state.json."""
     state = json.loads((folder / "trainer" / "state.json").read_text())
     model_state, optimizer_state = get_state_dict(run.learner, run.optimizer.optimizer)
-    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / "trainer" / "weights", no_dist=run.world == 1)
+    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / "trainer" / "weights",
+             no_dist=run.world == 1)
     set_state_dict(run.learner, run.optimizer.optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state)
-    if (folder / "trainer" / f"rng_{run.rank}.pt").exists():
-        torch.set_rng_state(torch.load(folder / "trainer" / f"rng_{run.rank}.pt"))
+    if (folder / "trainer" / f"rng_{run.rank}.pt").exists():  # not there for another number of ranks
+        rng = torch.load(folder / "trainer" / f"rng_{run.rank}.pt")
+        torch.set_rng_state(rng["torch"])
+        if "cuda" in rng and torch.cuda.is_available():
+            torch.cuda.set_rng_state(rng["cuda"])
     return state
 
 
@@ -448,11 +606,12 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n") if line.endswith("}")] if path.exists() else []
 
 
 def append_jsonl(path: Path, rows: list[dict]) -> None:
-    with path.open("a") as file:
+    rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+    with path.open("a") as file:  # NaN is no JSON
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
@@ -465,8 +624,10 @@ def draw_curves(out: Path) -> None:
 
     metrics, evals = read_jsonl(out / "metrics.jsonl"), read_jsonl(out / "eval.jsonl")
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-    for axis, (title, key) in zip(axes, [("loss (nats a token)", "loss"), ("learning rate", "lr"), ("gradient norm", "grad_norm")]):
-        axis.plot([m["step"] for m in metrics], [m[key] for m in metrics], label="training", linewidth=1.0)
+    panels = [("loss (nats a token)", "loss"), ("learning rate", "lr"), ("gradient norm", "grad_norm")]
+    for axis, (title, key) in zip(axes, panels):
+        values = [math.nan if m[key] is None else m[key] for m in metrics]
+        axis.plot([m["step"] for m in metrics], values, label="training", linewidth=1.0)
         axis.set(title=title, xlabel="update")
         axis.grid(alpha=0.3)
     if evals:
@@ -488,6 +649,8 @@ def open_output(cfg: Config) -> Path | None:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").write_bytes(b"0" * 2**20)  # a full disk or a read-only folder shows here, not after an hour
         (out / ".writable").unlink()
+        for broken in out.glob("*.partial"):  # left by a run that was killed while it wrote
+            shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
     except OSError as error:
         die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
     if cfg.resume not in ("auto", "never"):
@@ -515,30 +678,53 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, object]:
         lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=cfg.attention)
     except (OSError, ValueError, ImportError, KeyError) as error:
         die(f"model: {path}: {one_line(error)}")
+    if not tokenizer.is_fast:
+        die(f"model: {path} has no fast tokenizer (tokenizer.json); the assistant's tokens are found by its offsets")
+    head, special = lm.get_output_embeddings(), ("final_logit_softcapping", "logits_scaling")
+    if head is None or getattr(head, "bias", None) is not None or any(getattr(lm.config, name, None) for name in special):
+        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling); HeadCrossEntropy would be wrong for it")
     if cfg.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm, tokenizer
 
 
-def start(cfg: Config) -> tuple[Run, list[Example], list[Example], dict]:
-    """Everything before the first update: (run, training examples, evaluation examples, state), resumed where it was left."""
-    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir)
-    rank, out, path = accelerator.process_index, Path(cfg.output_dir), cfg.model
+def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
+    """Adds the tokens that end a turn in the training data to eos_token_id: a base model (Qwen3-8B-Base) knows <|endoftext|>
+    alone, and rl_gppo.py and vLLM would not stop at the template's <|im_end|>."""
+    config = lm.generation_config
+    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    known = [i for i in known if i is not None]
+    if set(end_ids) - set(known):
+        config.eos_token_id = end_ids + [i for i in known if i not in end_ids]
+    try:
+        config.validate(strict=True)
+    except ValueError:  # temperature without do_sample, found in published models, would stop save_pretrained after training
+        config.do_sample = True
+
+
+def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
+    """Everything before the first update: (run, training examples, evaluation examples, state), resumed where it was left.
+    What a user can get wrong comes before the ranks meet, so a mistake is one line and no rank waits for another."""
+    rank, out, path = int(os.environ.get("RANK", "0")), Path(cfg.output_dir), cfg.model
+    checkpoint = open_output(cfg) if rank == 0 else None
     torch.manual_seed(cfg.seed)
-    with accelerator.main_process_first():
-        checkpoint = open_output(cfg) if rank == 0 else None
-        if path == "toy":
-            path = str(out.parent / "toy_untrained")
-            if not (Path(path) / "config.json").exists():
-                toy.make_model(path)
-        lm, tokenizer = load_model(cfg, path)
-        try:
-            train = load_examples(cfg.train_file, "train_file", tokenizer, cfg)
-            held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, cfg) if cfg.eval_file else []
-        except ValueError as error:  # toy: an unknown kind
-            die(str(error))
+    if path == "toy":
+        path = str(out.parent / "toy_untrained")
+        if rank == 0 and not Path(path).exists():
+            Path(toy.make_model(path + ".partial")).rename(path)
+        wait_for(Path(path))
+    lm, tokenizer = load_model(cfg, path)
+    limit = min(cfg.max_tokens, getattr(lm.config, "max_position_embeddings", None) or cfg.max_tokens)
+    train = load_examples(cfg.train_file, "train_file", tokenizer, limit, cfg)
+    held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, limit, cfg) if cfg.eval_file else None
+    finish_generation_config(lm, train.meta["end_ids"])
+
+    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir)
+    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
+        # Accelerate's own policy would also cast the loss to bf16 and add up gradients over ranks in bf16
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
     checkpoint = broadcast_object_list([checkpoint])[0]
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     learner = Learner(lm)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     learner, optimizer = accelerator.prepare(learner, optimizer)
@@ -546,7 +732,7 @@ def start(cfg: Config) -> tuple[Run, list[Example], list[Example], dict]:
     if checkpoint:
         try:
             state = load_checkpoint(checkpoint, run)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, dcp.api.CheckpointException) as error:
             die(f"resume: {checkpoint} cannot be read: {one_line(error)}; delete it to go on from the one before")
     if rank == 0:
         (out / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
@@ -556,7 +742,7 @@ def start(cfg: Config) -> tuple[Run, list[Example], list[Example], dict]:
             append_jsonl(out / f"{name}.partial", rows)
             (out / f"{name}.partial").replace(out / name)
         print(f"SFT on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(train)} examples, "
-              f"{learnt_tokens(train):,} tokens to learn, {run.world} rank(s)", flush=True)
+              f"{train.meta['learnt_tokens']:,} of {train.meta['tokens']:,} tokens to learn, {run.world} rank(s)", flush=True)
     accelerator.init_trackers("klear-reasoner-sft", dataclasses.asdict(cfg))
     return run, train, held_out, state
 
@@ -577,7 +763,7 @@ def main(argv: list[str]) -> None:
             append_jsonl(out / "eval.jsonl", [{"step": step, "loss": loss, "n": len(held_out)}])
             tqdm.write(f"update {step}: evaluation loss {loss:.4f}")
 
-    if held_out and state["step"] == 0:
+    if held_out is not None and state["step"] == 0:
         evaluated(0)
     with tqdm(total=updates, initial=state["step"], desc="SFT update", disable=not main_rank, mininterval=1) as bar:
         while state["step"] < updates:
@@ -594,7 +780,7 @@ def main(argv: list[str]) -> None:
             bar.set_postfix_str(f"loss {metrics['loss']:.4f}", refresh=False)
             stop = run.total(float(bool(stopping))) > 0  # all ranks leave after the same update
             epoch_ends = step % per_epoch == 0
-            if held_out and (step % cfg.eval_every == 0 if cfg.eval_every else epoch_ends):
+            if held_out is not None and (step % cfg.eval_every == 0 if cfg.eval_every else epoch_ends):
                 evaluated(step)
             if stop or step == updates or (step % cfg.save_every == 0 if cfg.save_every else epoch_ends):
                 save_checkpoint(out / f"checkpoint-{step}", state, run)
@@ -604,8 +790,10 @@ def main(argv: list[str]) -> None:
                 if main_rank:
                     tqdm.write(f"SIGTERM: stopped after update {step}; the same command goes on from {out}/checkpoint-{step}")
                 return
-    save_pretrained(out / "final", run)
+    save_pretrained(out / "final.partial", run)
     if main_rank:
+        shutil.rmtree(out / "final", ignore_errors=True)
+        (out / "final.partial").rename(out / "final")  # so that a folder final/ is always whole
         draw_curves(out)
         print(f"{out}: final/ (the model), curves.png, metrics.jsonl")
     run.accelerator.end_training()
