@@ -220,17 +220,15 @@ def livecodebench_tests(row: dict) -> dict:
             # a hostile or damaged pickle raises nearly anything: all of them mean that the row is unusable
             except Exception as error:
                 raise ValueError(f"{key} is neither JSON nor base64 of zlib of a pickled JSON string ({error})") from None
+        if not isinstance(part, list) or not all(isinstance(t, dict) and {"input", "output", "testtype"} <= set(t) for t in part):
+            raise ValueError(f'{key} is no list of {{"input", "output", "testtype"}}')
         tests += part
-    try:
-        inputs, outputs, kinds = ([str(t[key]) for t in tests] for key in ("input", "output", "testtype"))
-    except (TypeError, KeyError) as error:
-        raise ValueError(f'a test case has no {error}; expected {{"input", "output", "testtype"}}') from None
     if not tests:
         raise ValueError("no test cases")
-    truth = {"inputs": inputs, "outputs": outputs}
-    if "functional" in kinds:
-        metadata = row.get("metadata") or "{}"
-        truth["fn_name"] = (json.loads(metadata) if isinstance(metadata, str) else metadata).get("func_name")
+    truth = {"inputs": [str(t["input"]) for t in tests], "outputs": [str(t["output"]) for t in tests]}
+    if any(t["testtype"] == "functional" for t in tests):
+        metadata = json.loads(row.get("metadata") or "{}")
+        truth["fn_name"] = metadata.get("func_name") if isinstance(metadata, dict) else None
         if not truth["fn_name"]:
             raise ValueError("functional tests but no func_name in metadata")
     return truth
@@ -304,7 +302,7 @@ def row_truth(row: dict):
 def read_file(path: Path) -> Iterator[tuple[str, dict]]:
     """Yields (FILE:LINE, row) of a JSONL or Parquet file, or of all such files of a folder."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", ".json", ".parquet"))
+        files = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", ".parquet"))
         if not files:
             die(f"data: no .jsonl or .parquet file in {path}")
         for file in files:
@@ -350,7 +348,10 @@ def load_benchmark(entry: str, cfg: Config) -> list[Problem]:
     spec = BENCHMARKS.get(name or path, {})
     if path.startswith("toy:"):
         name = name or path.replace(":", "_")
-        rows = ((f"{path}:{i}", row) for i, row in enumerate(toy.rl_rows(path[4:], 500, 0, split="eval"), 1))
+        try:
+            rows = [(f"{path}:{i}", row) for i, row in enumerate(toy.rl_rows(path[4:], 500, 0, split="eval"), 1)]
+        except (KeyError, ValueError) as error:
+            die(f"data: {path}: {error}")
     elif Path(path).exists():
         name, rows = name or Path(path).stem, read_file(Path(path))
     elif path in BENCHMARKS and not name:
@@ -446,8 +447,8 @@ def rope_override(config, cfg: Config) -> dict:
         die(f"yarn_factor: {cfg.model} has no single rope_parameters to extend")
     original = min(cfg.yarn_original, config.max_position_embeddings)
     return {"max_position_embeddings": int(original * cfg.yarn_factor),
-            "rope_parameters": {"rope_theta": rope["rope_theta"], "rope_type": "yarn", "factor": cfg.yarn_factor,
-                                "original_max_position_embeddings": original}}
+            "rope_parameters": {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope} | {
+                "rope_type": "yarn", "factor": cfg.yarn_factor, "original_max_position_embeddings": original}}
 
 
 class HFEngine:
