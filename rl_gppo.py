@@ -1078,6 +1078,8 @@ def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
     rank, world, out, path = accelerator.process_index, accelerator.num_processes, Path(cfg.output_dir), cfg.model
     if world % cfg.vllm_tensor_parallel:
         die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {world} ranks")
+    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher leaves one thread
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.manual_seed(cfg.seed)
     with accelerator.main_process_first():  # the other ranks find output_dir and the toy model made
         checkpoint = open_output(cfg) if rank == 0 else None

@@ -161,12 +161,14 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float = 0.5) 
         make_model(str(out / "init"), seed)
         with (out / "traces.jsonl").open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in sft_rows(kind, SFT_TRACES[kind], seed, right))
-        # the stage itself, as a user would run it; without the launcher's variables it is one process of its own
-        env = {k: v for k, v in os.environ.items()
-               if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-               and not k.startswith(("TORCHELASTIC_", "FSDP_", "ACCELERATE_USE_FSDP"))}
+        # the stage itself, as a user would run it; without the launcher's variables it is one process with all threads
+        launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_RANK", "MASTER_", "TORCHELASTIC_", "FSDP_", "ACCELERATE_")
+        env = {k: v for k, v in os.environ.items() if not k.startswith(launcher)}
+        if "ACCELERATE_MIXED_PRECISION" in os.environ:
+            env.pop("OMP_NUM_THREADS", None)  # accelerate launch sets it to 1 on a CPU
         command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"), "--train_file",
-                   str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), "--max_tokens", "512", "--packing", "false", *SFT_FLAGS[kind]]
+                   str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), "--max_tokens", "512", "--packing", "false",
+                   *SFT_FLAGS[kind]]
         if subprocess.run(command, env=env).returncode:
             raise ValueError(f"toy: the warm-up by sft.py failed (its message is above); its files are in {out / 'sft'}")
     return str(out / "sft" / "final")
