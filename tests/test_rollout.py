@@ -1,0 +1,153 @@
+"""Both rollout engines for real: vLLM on the CPU and transformers' generate, on a toy model."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import rl_gppo
+import toy
+from rl_gppo import Config, HFRollout, Policy, Prompt, Run, Sample, VLLMRollout, collate, seed_of
+from rewards import Reward
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    toy.make_model(str(folder))
+    return str(folder)
+
+
+def make_run(cfg: Config, model: str, lr: float = 1e-3) -> Run:
+    accelerator = Accelerator(cpu=True)
+    lm, tokenizer = rl_gppo.load_model(cfg, model)
+    policy = Policy(lm)
+    optimizer = accelerator.prepare(torch.optim.AdamW(policy.parameters(), lr=lr))
+    return Run(cfg, accelerator, policy, optimizer, tokenizer, [tokenizer.eos_token_id], tokenizer.pad_token_id, False)
+
+
+def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
+    """Responses to n prompts, with advantages from a fixed random stream so that the updates move the weights."""
+    rng, samples = random.Random(seed), {}
+    prompts = [Prompt(tokenizer(f"{i}+{i + 1}=")["input_ids"], "", "", "") for i in range(n)]
+    for i, ids, logprobs, truncated in engine.generate([(p.ids, seed_of(seed, i)) for i, p in enumerate(prompts)], 1.0):
+        samples[i] = Sample(prompts[i], i // 4, ids, logprobs, truncated, Reward(1.0, i % 2 == 0, "correct"), rng.choice([-1.0, 1.0]))
+    assert sorted(samples) == list(range(n))
+    return [samples[i] for i in range(n)]
+
+
+def test_vllm_follows_the_trainer(model):
+    """After each of 3 updates the engine runs the trainer's weights: mean |Δlogp| < 1e-4 (fp32). With the sync left out it
+    does not, so the figure can fail."""
+    cfg = Config(max_prompt_tokens=16, max_response_tokens=24, lr=1e-3, warmup_steps=0)
+    run = make_run(cfg, model)
+    engine = VLLMRollout(cfg, model, run.stop_ids, run.accelerator)
+    for step in (1, 2, 3):
+        metrics = rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=step), step, run)
+        assert metrics["rollout_logprob_diff"] < 1e-4, step
+        engine.sync(run.policy)
+    rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=4), 4, run)
+    stale = rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=5), 5, run)  # no sync before this rollout
+    assert stale["rollout_logprob_diff"] > 1e-3
+    # the same seeds give the same responses, and every response ends by a stop token or is truncated
+    engine.sync(run.policy)
+    first, again = rollout_of(engine, run.tokenizer), rollout_of(engine, run.tokenizer)
+    assert [s.response for s in first] == [s.response for s in again]
+    for s in first:
+        assert s.truncated == (s.response[-1] not in run.stop_ids) and len(s.logprobs) == len(s.response)
+        assert s.truncated == (len(s.response) == 24 and s.response[-1] not in run.stop_ids)
+
+
+def test_hf_logprobs_are_the_trainers_and_seeds_do_not_see_the_batch(model):
+    cfg = Config(max_prompt_tokens=16, max_response_tokens=24, rollout_batch=5)
+    run = make_run(cfg, model)
+    engine = HFRollout(cfg, run.policy, run.stop_ids, run.pad_id)
+    samples = rollout_of(engine, run.tokenizer)
+    batch = collate(samples, False, "cpu", 0)
+    logprobs, _ = run.policy(batch, cfg, False)
+    assert ((logprobs - batch["rollout_logprobs"]).abs() * batch["mask"]).max() < 1e-4
+    requests = [(samples[i].prompt.ids, seed_of(0, i)) for i in (17, 3)]
+    alone = {i: ids for i, ids, _, _ in engine.generate(requests, 1.0)}
+    assert alone[0] == samples[17].response and alone[1] == samples[3].response
+    assert len({tuple(s.response) for s in samples}) > 12  # different seeds, different responses
+
+
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
+def test_seeded_sampler_draws_from_the_distribution(temperature, top_p):
+    """20,000 draws against softmax(logits/τ), cut at top_p as transformers' own warper does: chi-square within bounds."""
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    torch.manual_seed(0)
+    logits, n = torch.randn(1, 8) * 1.5, 20000
+    sampler = rl_gppo.SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
+    drawn = sampler(None, logits.expand(n, 8)).argmax(-1)
+    counts = torch.bincount(drawn, minlength=8).double()
+    warped = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(temperature)(None, logits)) if top_p < 1 else logits / temperature
+    p = warped.softmax(-1)[0].double()
+    assert counts[p == 0].sum() == 0
+    inside = p > 0
+    chi2 = ((counts[inside] - n * p[inside]) ** 2 / (n * p[inside])).sum().item()
+    assert chi2 < 30  # 7 degrees of freedom: 1e-4 above 29.9
+    torch.testing.assert_close(sampler.logprobs[0].squeeze(-1).exp().double(), p[drawn], atol=1e-6, rtol=1e-5)
+
+
+def test_masks_come_from_lengths_when_pad_is_eos(model):
+    """Trap 9: with pad = eos the end token is still trained on and nothing behind it is."""
+    cfg = Config(max_prompt_tokens=16, max_response_tokens=24)
+    run = make_run(cfg, model)
+    engine = HFRollout(cfg, run.policy, run.stop_ids, run.stop_ids[0])
+    samples = rollout_of(engine, run.tokenizer)
+    assert all(s.response.count(run.stop_ids[0]) == (0 if s.truncated else 1) for s in samples)
+    batch = collate(samples, False, "cpu", run.stop_ids[0])
+    assert batch["mask"].sum(-1).tolist() == [len(s.response) for s in samples]
+
+
+def rl(out: Path, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "rl_gppo.py", "--output_dir", out, *map(str, flags)], capture_output=True, text=True, cwd=out.parent)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "hf"])
+def test_whole_stage(tmp_path, model, engine):
+    """Three steps with evaluation from an untrained model: every file of the contract, every number defined and finite."""
+    out = tmp_path / "run"
+    flags = ["--model", model, "--steps", 3, "--prompts_per_step", 4, "--responses_per_prompt", 4, "--minibatch_prompts", 2, "--eval_every", 2,
+             "--save_every", 2, "--max_response_tokens", 24, "--zero_advantage_filter", "false", "--rollout", engine, "--reward_workers", 1]
+    done = rl(out, *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics] == [1, 2, 3]
+    for m in metrics:
+        assert set(m) == set(rl_gppo.METRICS) and all(math.isfinite(v) for v in m.values()), m
+        assert m["rollout_logprob_diff"] < 1e-4 and m["updates"] == 2 and m["tokens"] <= 16 * 24
+    evals = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in evals] == [0, 2, 3] and all(set(e) == {"step", "accuracy", "stderr", "n"} and e["n"] == 500 for e in evals)
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 12 and {"prompt", "response", "reward", "why"} <= set(samples[0])
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "config.yaml").exists()
+    assert {p.name for p in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    for folder in (out / "final", out / "checkpoint-3"):
+        cfg = Config(model=str(folder), max_prompt_tokens=16, max_response_tokens=24)
+        assert rl_gppo.load_model(cfg, str(folder))[1].eos_token_id is not None
+    again = rl(out, *flags)  # running it twice just works: nothing is left to do
+    assert again.returncode == 0 and "step 3 of 3" in again.stdout, again.stderr[-2000:]
+    assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == metrics
+    anew = rl(out, *flags, "--steps", 1, "--resume", "never")
+    assert anew.returncode == 0 and (tmp_path / "run.old-1" / "checkpoint-3").exists() and not (out / "checkpoint-3").exists()
+
+
+def test_dynamic_sampling_refills_and_never_raises(tmp_path, model):
+    """An untrained model has groups without spread: up to two refills are tried, then the step trains on what there is."""
+    out = tmp_path / "run"
+    done = rl(out, "--model", model, "--steps", 1, "--prompts_per_step", 4, "--responses_per_prompt", 2, "--dynamic_sampling", "true",
+              "--eval_file=", "--rollout", "hf", "--max_response_tokens", 8, "--reward_workers", 1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    row = json.loads((out / "metrics.jsonl").read_text())
+    assert row["groups_kept"] == 0 and row["groups_all_wrong"] == 12 and row["tokens"] > 0 and "loss" not in row
