@@ -796,21 +796,26 @@ def compare(a: Path, b: Path) -> str:
         except (OSError, json.JSONDecodeError) as error:
             die(f"compare: {folder} has no readable results.json ({error}); give two folders that eval.py wrote")
     lines = ["| benchmark | problems | A | B | A - B ± stderr | 95 % |", "|---|---:|---:|---:|---:|---:|"]
+    pooled: list[tuple[float, float]] = []
+
+    def add(name: str, pairs: list[tuple[float, float]], note: str = "") -> None:
+        mean, stderr = mean_and_stderr([x - y for x, y in pairs])
+        ci = interval(mean, stderr, len(pairs), -100, 100)
+        averages = " | ".join(f"{statistics.fmean(side):.1f}" for side in zip(*pairs))
+        found = f"{mean:+.1f} ± {stderr:.1f} | {ci[0]:+.1f} to {ci[1]:+.1f}" if ci else f"{mean:+.1f} ± – | –"
+        lines.append(f"| {name} | {len(pairs)} | {averages} | {found} |{note}")
+
     for name in results[0]:
         one, two = (r.get(name, {}).get("per_problem", {}) for r in results)
-        both = [key for key in one if key in two]
-        if not both:
-            continue
-        rates = [[100 * part[key][0] / part[key][1] for key in both] for part in (one, two)]
-        mean, stderr = mean_and_stderr([x - y for x, y in zip(*rates)])
-        ci = interval(mean, stderr, len(both), -100, 100)
-        averages = " | ".join(f"{statistics.fmean(part):.1f}" for part in rates)
-        found = f"{mean:+.1f} ± {stderr:.1f} | {ci[0]:+.1f} to {ci[1]:+.1f}" if ci else f"{mean:+.1f} ± – | –"
-        lines.append(f"| {name} | {len(both)} | {averages} | {found} |")
-        if len(both) < max(len(one), len(two)):
-            lines[-1] += f" only the problems in both (of {len(one)} and {len(two)})"
+        pairs = [(100 * one[key][0] / one[key][1], 100 * two[key][0] / two[key][1]) for key in one if key in two]
+        if pairs:
+            few = len(pairs) < max(len(one), len(two))
+            add(name, pairs, f" only the problems in both (of {len(one)} and {len(two)})" * few)
+            pooled += pairs
     if len(lines) == 2:
         die(f"compare: {a} ({', '.join(results[0])}) and {b} ({', '.join(results[1])}) share no benchmark with a common problem")
+    if len(lines) > 3:
+        add("all problems", pooled)
     return f"A = {a}, B = {b}\n\n" + "\n".join(lines)
 
 

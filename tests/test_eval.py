@@ -434,19 +434,21 @@ def test_interval_where_nothing_or_everything_is_right():
 
 
 def test_compare_is_paired(tmp_path):
-    rng, rates = random.Random(0), [[], []]
+    rates = [[], []]
     for at, name in enumerate("ab"):
         counts = {str(i): [min(8, i % 7 + at), 8] for i in range(20)} | {f"only {name}": [8, 8]}
         rates[at] = [100 * c / n for key, (c, n) in counts.items() if "only" not in key]
+        results = {"bench": {"per_problem": counts}, "one": {"per_problem": {"1": [at, 1]}}, name: {"per_problem": {"1": [1, 1]}}}
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(
-            json.dumps({"bench": {"per_problem": counts}, name: {"per_problem": {"1": [1, 1]}}})
+            json.dumps(results)
         )
     difference = [x - y for x, y in zip(*rates)]
     out = run("--compare", tmp_path / "a", tmp_path / "b").stdout
     mean, stderr = statistics.fmean(difference), statistics.stdev(difference) / math.sqrt(20)
     assert f"{mean:+.1f} ± {stderr:.1f}" in out and "| bench | 20 |" in out and "only the problems in both" in out
-    assert rng and "no readable results.json" in run("--compare", tmp_path, tmp_path / "b", check=False).stderr
+    assert "| one | 1 | 0.0 | 100.0 | -100.0 ± – | – |" in out and "| all problems | 21 |" in out
+    assert "no readable results.json" in run("--compare", tmp_path, tmp_path / "b", check=False).stderr
 
 
 # ------------------------------------------------------------------------------------------------- scoring while generating
