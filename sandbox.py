@@ -39,6 +39,7 @@ import ctypes
 import errno
 import functools
 import gc
+import importlib
 import json
 import marshal
 import math
@@ -53,6 +54,7 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -220,9 +222,11 @@ def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
 # ---------------------------------------------------------------------------------------------------- the zygote's namespaces
 def library_paths() -> list[str]:
     """What a private root holds: the interpreter, its library, installed packages, the system's shared libraries."""
-    import sysconfig
-
-    paths = {os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache"}
+    paths = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache", "/etc/alternatives"}
+    link = sys.executable
+    while os.path.islink(link):
+        link = os.path.join(os.path.dirname(link), os.readlink(link))
+        paths.add(os.path.normpath(link))
     paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths |= {p for p in sys.path if os.path.exists(p)} | {p for p in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
     with open("/proc/self/maps") as f:
@@ -279,6 +283,9 @@ def enter_namespaces(proc: int) -> set[str]:
             layers |= {"network_namespace", "ipc_namespace", "uts_namespace"}
             build_root()
             layers.add("private_root")
+        else:
+            with contextlib.suppress(ImportError):
+                importlib.import_module("pytest")
         with contextlib.suppress(PermissionError):
             os.setgroups([])
         with contextlib.suppress(PermissionError):
@@ -332,6 +339,11 @@ def zygote_main() -> None:
     control = socket.socket(fileno=os.dup(0))
     parent = socket.recv_fds(control, 64, 1)[1][0]  # pidfd of the caller: readable once it is dead, even by kill -9
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+    for name in MODULES:  # before the id changes: root's own interpreter may be unreadable for others
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    abi = landlock_abi()
+    rules = [landlock_rule(path, READ, abi) for path in library_paths()]
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # outlives the change of root; closed before any program runs
     try:
         layers = enter_namespaces(proc)
@@ -344,22 +356,16 @@ def zygote_main() -> None:
         control.close()
         os.waitpid(inner, 0)
         return
-    import importlib
-
-    for name in MODULES:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
     os.environ.clear()
     threading.stack_size(8 << 20)  # else threads take the size of the main thread's huge stack
     sys.set_int_max_str_digits(0)
     prelude()
-    abi = landlock_abi()
     layers |= {"landlock"} if abi else set()
     with open(os.open("self/statm", os.O_RDONLY, dir_fd=proc)) as f:
         base = int(f.read().split()[0]) * resource.getpagesize()  # address space that is taken before a program starts
     pidns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc) if "pid_namespace" in layers else -1
     os.close(proc)
-    rules = [landlock_rule(p, READ, abi) for p in (["/"] if "private_root" in layers else library_paths()) if os.path.exists(p)]
+    rules = [landlock_rule("/", READ, abi)] if "private_root" in layers else rules
     rules.append(landlock_rule("/dev/null", WRITE(abi), abi))
     for capability in range(64):
         if not attempt("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0):
@@ -1026,7 +1032,7 @@ def close() -> None:
 atexit.register(close)
 
 
-def zygote_for(outer: str = "", require: str = "") -> Zygote:
+def zygote_for(outer: str = "", require: str = "", processes: int = 1) -> Zygote:
     with LOCK:
         if outer not in ZYGOTES:
             ZYGOTES[outer] = Zygote(outer)
@@ -1036,6 +1042,8 @@ def zygote_for(outer: str = "", require: str = "") -> Zygote:
         raise ValueError(f'sandbox: require="full", but this machine refuses {", ".join(missing)}')
     if "seccomp" not in missing and "private_root" in missing and "landlock" in missing or "seccomp" in missing:
         raise ValueError(f"sandbox: too little protection here, missing {', '.join(missing)}; untrusted programs are not run")
+    if processes > 1 and "pid_namespace" in missing:
+        raise ValueError("sandbox: processes > 1 needs a PID namespace, which this machine refuses; what a program started could stay behind")
     if missing and outer not in WARNED:
         WARNED.add(outer)
         warnings.warn(f"sandbox: weaker than full isolation, this machine refuses {', '.join(missing)}", stacklevel=3)
@@ -1096,7 +1104,7 @@ class Program:
                 spec["wall_s"] = self.limits["wall_s"] + 1
                 jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno()]))
             try:
-                zygote = zygote_for(self.outer, self.require)
+                zygote = zygote_for(self.outer, self.require, self.limits["processes"])
                 with zygote.lock:
                     try:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
