@@ -62,6 +62,7 @@ import toy
 # torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward workers do not.
 RANK, WORLD_SIZE, LOCAL_RANK = (int(os.environ.get(key, default)) for key, default in
                                 (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+LOCAL_RANKS = int(os.environ.get("LOCAL_WORLD_SIZE", WORLD_SIZE))
 
 
 # ---------------------------------------------------------------------------------------------------------------- config
@@ -987,7 +988,7 @@ def evaluate(cfg: Config, out: Path) -> None:
             print(f"{len(bad)} unusable lines in {out} will be made again; the first: {bad[0]}", file=sys.stderr)
 
     # The pool comes before the engine: its processes start while the model loads, and keep their own CPU affinity.
-    workers = cfg.workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD_SIZE)))
+    workers = cfg.workers or max(1, (os.cpu_count() or 1) // LOCAL_RANKS)
     with reward_pool(workers, cfg) as pool:
         journal = Journal(out, RANK)
         scorer = Scorer(pool, journal.write, workers)
@@ -1130,15 +1131,25 @@ def prepare_toy(cfg: Config) -> str:
             die(str(error))
 
 
+def own_gpus(local_rank: int, local_ranks: int, tensor_parallel: int, visible: str | None) -> str:
+    """The GPUs of a rank, as CUDA_VISIBLE_DEVICES takes them; `visible`: its value for all ranks, if there is one."""
+    if visible == "":
+        return ""
+    need = local_ranks * tensor_parallel
+    gpus = visible.split(",") if visible else [str(i) for i in range(need)]
+    if len(gpus) < need:
+        die(f"tensor_parallel {tensor_parallel} and {local_ranks} ranks need {need} GPUs; CUDA_VISIBLE_DEVICES={visible} has {len(gpus)}")
+    return ",".join(gpus[local_rank * tensor_parallel:(local_rank + 1) * tensor_parallel])
+
+
 def main() -> None:
     cfg = read_config(sys.argv[1:])
     if cfg.compare:
         a, _, b = cfg.compare.partition(",")
         return print(compare(Path(a), Path(b)) if b else die("compare needs two folders: --compare A B"))
     if WORLD_SIZE > 1:  # a rank sees its own GPUs only, and its engine must not take the launcher's variables for its own
-        first, gpus = LOCAL_RANK * cfg.tensor_parallel, os.environ.get("CUDA_VISIBLE_DEVICES")
-        mine = gpus.split(",")[first:first + cfg.tensor_parallel] if gpus else map(str, range(first, first + cfg.tensor_parallel))
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        os.environ["CUDA_VISIBLE_DEVICES"] = own_gpus(
+            LOCAL_RANK, LOCAL_RANKS, cfg.tensor_parallel, os.environ.get("CUDA_VISIBLE_DEVICES"))
         for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(key, None)
     (rescore if cfg.score_only else evaluate)(cfg, Path(cfg.output_dir))

@@ -775,6 +775,14 @@ def test_hub_names_load_what_the_hub_holds(monkeypatch, tmp_path):
     assert len(problems["livecodebench_v5"]) == 11 and len(problems["livecodebench_v6"]) == 6
 
 
+def test_ranks_have_gpus_of_their_own(capsys):
+    assert [ev.own_gpus(rank, 3, 2, None) for rank in range(3)] == ["0,1", "2,3", "4,5"]
+    assert [ev.own_gpus(rank, 2, 1, "4,6") for rank in range(2)] == ["4", "6"] and ev.own_gpus(1, 2, 1, "") == ""
+    with pytest.raises(SystemExit):
+        ev.own_gpus(0, 2, 2, "0,1,2")
+    assert "need 4 GPUs" in capsys.readouterr().err
+
+
 def test_recipe_and_flags(tmp_path):
     (tmp_path / "r.yaml").write_text("n: 8\nk: [1, 8]\ndata: [aime24, aime25]\nenable_thinking: false\ntemperature: 6e-1\n")
     got = ev.read_config(["--config", str(tmp_path / "r.yaml"), "--n=16", "--prompt_suffix", "Think: put it in \\boxed{}."])
