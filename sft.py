@@ -31,8 +31,9 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ from transformers.utils.logging import disable_progress_bar
 import toy
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a checkpoint of one process is meant
 
 
 # ---------------------------------------------------------------------------------------------------------------- config
@@ -292,7 +294,8 @@ def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: P
     kept, dropped, learnt, end_ids, position = 0, [], 0, set(), 0
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with (partial / "ids.bin").open("wb") as ids, (partial / "target.bin").open("wb") as target, (partial / "ends.bin").open("wb") as ends:
+    with ExitStack() as stack:
+        ids, target, ends = (stack.enter_context((partial / f"{part}.bin").open("wb")) for part in ("ids", "target", "ends"))
 
         def write(items: list[tuple[str, Example | tuple]]) -> None:
             nonlocal kept, learnt, position
@@ -323,7 +326,8 @@ def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: P
         if block:
             write(block)
     if not kept:
-        die(f"{name}: {spec} has no row" + (f" within {limit} tokens, max_tokens or the model's context ({dropped[0]})" if dropped else ""))
+        why = f" within {limit} tokens, max_tokens or the model's context ({dropped[0]})" if dropped else ""
+        die(f"{name}: {spec} has no row{why}")
     if dropped:
         print(f"{name}: {len(dropped)} of {len(dropped) + kept} examples left out, longer than {limit} tokens, max_tokens or the "
               f"model's context (first: {dropped[0]})")
@@ -682,7 +686,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, object]:
         die(f"model: {path} has no fast tokenizer (tokenizer.json); the assistant's tokens are found by its offsets")
     head, special = lm.get_output_embeddings(), ("final_logit_softcapping", "logits_scaling")
     if head is None or getattr(head, "bias", None) is not None or any(getattr(lm.config, name, None) for name in special):
-        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling); HeadCrossEntropy would be wrong for it")
+        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling), so the loss would be wrong")
     if cfg.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm, tokenizer
@@ -696,6 +700,7 @@ def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
     known = [i for i in known if i is not None]
     if set(end_ids) - set(known):
         config.eos_token_id = end_ids + [i for i in known if i not in end_ids]
+        config._from_model_config = False  # or generate would take eos from config.json again
     try:
         config.validate(strict=True)
     except ValueError:  # temperature without do_sample, found in published models, would stop save_pretrained after training
