@@ -1138,7 +1138,7 @@ def own_gpus(local_rank: int, local_ranks: int, tensor_parallel: int, visible: s
     need = local_ranks * tensor_parallel
     gpus = visible.split(",") if visible else [str(i) for i in range(need)]
     if len(gpus) < need:
-        die(f"tensor_parallel {tensor_parallel} and {local_ranks} ranks need {need} GPUs; CUDA_VISIBLE_DEVICES={visible} has {len(gpus)}")
+        die(f"{local_ranks} ranks and tensor_parallel {tensor_parallel} need {need} GPUs; CUDA_VISIBLE_DEVICES={visible}")
     return ",".join(gpus[local_rank * tensor_parallel:(local_rank + 1) * tensor_parallel])
 
 
