@@ -6,15 +6,19 @@
 `prepare` makes the model and warms it up by sft.py on traces of which about half are wrong, by mistakes of a few kinds (a
 forgotten term, a forgotten carry; a wrong function, a forgotten constant). The model learns the right procedure and the
 mistakes alike, so it answers about half of the problems and RL has something to sharpen. The knobs of difficulty are
-`terms` and `digits` (math) and `right`, the share of right traces.
+`terms` and `digits` of the numbers; that of exploration is `right`, the share of right traces (with few of them RL must
+find the right answers first). They are part of the name, as in train_file: toy:math-terms=7-digits=2-right=0.2.
 """
 
+import fcntl
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 KINDS = ("math", "code")
@@ -85,8 +89,8 @@ FUNCTIONS = {  # words -> (expression, what a careless programmer writes instead
 }
 
 
-def code_problem(rng: random.Random) -> tuple[str, tuple[str, int]]:
-    words, constant = rng.choice(list(FUNCTIONS)), rng.randint(1, 199)
+def code_problem(rng: random.Random, digits: int) -> tuple[str, tuple[str, int]]:
+    words, constant = rng.choice(list(FUNCTIONS)), rng.randint(1, 10**digits - 1)
     return f"Read a and b. Print {words} plus {constant}.", (words, constant)
 
 
@@ -109,25 +113,50 @@ def code_tests(task: tuple[str, int], rng: random.Random, count: int = 8) -> str
 
 
 # ------------------------------------------------------------------------------------------------------------------ rows
-def problems(kind: str, n: int, seed: int, split: str, terms: int = 5, digits: int = 1):
-    """n different problems (question, task) of a split. The split of a problem is decided by a hash of its text, so that no
-    held-out problem is ever trained on, whatever the seed. Raises ValueError for an unknown kind."""
-    if kind not in KINDS:
+DIFFICULTY = {"math": {"terms": 5, "digits": 1}, "code": {"digits": 3}}  # the default of every knob
+
+
+def parse(kind: str) -> tuple[str, dict[str, int], float | None]:
+    """"math-terms=7-right=0.2" -> ("math", {"terms": 7, "digits": 1}, 0.2). Raises ValueError, one line, for what is unknown."""
+    name, *knobs = kind.split("-")
+    if name not in KINDS:
         raise ValueError(f"toy:{kind} is unknown; there are {' and '.join(f'toy:{k}' for k in KINDS)}")
-    rng, seen, tries = random.Random(f"{kind} {split} {seed}"), set(), 0
-    while len(seen) < n and tries < 100 * n:
-        tries += 1
-        text, task = math_problem(rng, terms, digits) if kind == "math" else code_problem(rng)
+    difficulty, right = dict(DIFFICULTY[name]), None
+    for knob in knobs:
+        key, _, value = knob.partition("=")
+        try:
+            if key == "right":
+                right = float(value)
+            elif key in difficulty and int(value) > 0:
+                difficulty[key] = int(value)
+            else:
+                raise ValueError
+        except ValueError:
+            knobs = "=N, ".join(difficulty)
+            raise ValueError(f"toy:{kind}: {knob!r} is no knob of toy:{name}; there are {knobs}=N and right=SHARE") from None
+    return name, difficulty, right
+
+
+def problems(kind: str, n: int, seed: int, split: str, **difficulty) -> Iterator[tuple[str, object]]:
+    """Up to n different problems (question, task) of a split. The split of a problem is decided by a hash of its text, so that
+    no held-out problem is ever trained on, whatever the seed."""
+    name, knobs, _ = parse(kind)
+    make, rng, seen = {"math": math_problem, "code": code_problem}[name], random.Random(f"{name} {split} {seed}"), set()
+    for _ in range(100 * n):
+        text, task = make(rng, **{**knobs, **difficulty})
         if (zlib.crc32(text.encode()) % 5 == 0) == (split == "eval") and text not in seen:
             seen.add(text)
             yield text, task
+            if len(seen) == n:
+                return
 
 
-def sft_rows(kind: str, n: int, seed: int = 0, right: float = 0.5, **difficulty) -> list[dict]:
-    """n rows {"messages"} of reasoning traces, a share `right` of them right; problems repeat once all were used."""
-    rng = random.Random(f"traces {kind} {seed}")
+def sft_rows(kind: str, n: int, seed: int = 0, right: float | None = None, **difficulty) -> list[dict]:
+    """n rows {"messages"} of reasoning traces, a share `right` (0.5) of them right; problems repeat once all were used."""
+    name, _, share = parse(kind)
+    right = next(value for value in (right, share, 0.5) if value is not None)
+    rng, trace = random.Random(f"traces {name} {seed}"), {"math": math_trace, "code": code_trace}[name]
     pool = list(problems(kind, n, seed, "train", **difficulty))
-    trace = math_trace if kind == "math" else code_trace
     rows = []
     for i in range(n):
         text, task = pool[i % len(pool)]
@@ -138,37 +167,42 @@ def sft_rows(kind: str, n: int, seed: int = 0, right: float = 0.5, **difficulty)
 
 def rl_rows(kind: str, n: int, seed: int = 0, split: str = "train", **difficulty) -> list[dict]:
     """Up to n rows in the published RL format; `split` is train or eval (held out)."""
-    rng = random.Random(f"tests {kind} {split} {seed}")
-    return [{"data_source": f"toy:{kind}", "prompt": [{"role": "user", "content": text}],
-             "reward_model": {"ground_truth": str(sum(task)) if kind == "math" else code_tests(task, rng)}}
+    name = parse(kind)[0]
+    rng = random.Random(f"tests {name} {split} {seed}")
+    return [{"data_source": f"toy:{name}", "prompt": [{"role": "user", "content": text}],
+             "reward_model": {"ground_truth": str(sum(task)) if name == "math" else code_tests(task, rng)}}
             for text, task in problems(kind, n, seed, split, **difficulty)]
 
 
-SFT_FLAGS = {  # a minute on two cores
-    "math": ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--global_batch", "64", "--warmup_ratio", "0.05"],
-    "code": ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--global_batch", "64", "--warmup_ratio", "0.05"],
-}
-SFT_TRACES = {"math": 12288, "code": 8192}
+WARM_UP = ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--warmup_ratio", "0.05", "--global_batch", "64",
+           "--max_tokens", "512", "--packing", "false"]  # a minute on two cores
+SFT_FLAGS = {"math": WARM_UP, "code": WARM_UP}
+SFT_TRACES = {"math": 12288, "code": 6144}
 
 
-def prepare(folder: str, kind: str = "math", seed: int = 0, right: float = 0.5) -> str:
-    """The model warmed up by sft.py on toy traces: FOLDER/sft/final; made once. Raises ValueError if sft.py fails."""
-    out = Path(folder)
-    if not (out / "sft" / "final" / "config.json").exists():
-        print(f"toy: making a 0.8M-parameter model and warming it up by sft.py on {SFT_TRACES[kind]} traces of toy:{kind} "
+def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None = None) -> str:
+    """The model warmed up by sft.py on toy traces: FOLDER/sft/final; made once, also when several processes ask at a time.
+    Raises ValueError for an unknown kind, or if sft.py fails."""
+    out, (name, _, share) = Path(folder), parse(kind)
+    right = next(value for value in (right, share, 0.5) if value is not None)
+    final = out / "sft" / "final"
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if final.exists():  # sft.py renames it into place, so it is whole
+            return str(final)
+        print(f"toy: making a 0.8M-parameter model and warming it up by sft.py on {SFT_TRACES[name]} traces of toy:{kind} "
               f"(about {right:.0%} of them right) in {out}", flush=True)
-        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / "sft", ignore_errors=True)  # a warm-up that was interrupted
         make_model(str(out / "init"), seed)
         with (out / "traces.jsonl").open("w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in sft_rows(kind, SFT_TRACES[kind], seed, right))
-        # the stage itself, as a user would run it; without the launcher's variables it is one process with all threads
-        launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_RANK", "MASTER_", "TORCHELASTIC_", "FSDP_", "ACCELERATE_")
-        env = {k: v for k, v in os.environ.items() if not k.startswith(launcher)}
-        if "ACCELERATE_MIXED_PRECISION" in os.environ:
-            env.pop("OMP_NUM_THREADS", None)  # accelerate launch sets it to 1 on a CPU
-        command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"), "--train_file",
-                   str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), "--max_tokens", "512", "--packing", "false",
-                   *SFT_FLAGS[kind]]
+            file.writelines(json.dumps(row) + "\n" for row in sft_rows(kind, SFT_TRACES[name], seed, right))
+        # the stage itself, as a user would run it; without the launcher's variables it is one process of its own
+        launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+        env = {k: v for k, v in os.environ.items()
+               if k not in launcher and not k.startswith(("TORCHELASTIC_", "FSDP_", "ACCELERATE_USE_FSDP"))}
+        command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"),
+                   "--train_file", str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), *SFT_FLAGS[name]]
         if subprocess.run(command, env=env).returncode:
             raise ValueError(f"toy: the warm-up by sft.py failed (its message is above); its files are in {out / 'sft'}")
-    return str(out / "sft" / "final")
+    return str(final)
