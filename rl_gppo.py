@@ -385,7 +385,11 @@ class Sample:
 def read_rows(source: str, split: str, cfg: Config) -> Iterator[tuple[str, dict]]:
     """Yields (where, row) for one entry of train_file or eval_file; `where` is FILE:LINE for messages."""
     if source.startswith("toy:"):
-        rows = toy.rl_rows(source[4:], 4096 if split == "train" else 500, cfg.seed if split == "train" else 0, split=split)
+        count, seed = (4096, cfg.seed) if split == "train" else (500, 0)
+        try:
+            rows = toy.rl_rows(source[4:], count, seed, split=split)
+        except ValueError as error:
+            die(f"{split}_file: {error}")
     elif source.endswith((".jsonl", ".json")):
         if not Path(source).is_file():
             die(f"{split}_file: {source} does not exist; give a JSONL or Parquet file, a hub data set, toy:math or toy:code")
@@ -1085,7 +1089,10 @@ def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
         checkpoint = open_output(cfg) if rank == 0 else None
         if path == "toy":
             kind = cfg.train_file.removeprefix("toy:")
-            path = str(toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind))
+            try:
+                path = toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind)
+            except ValueError as error:
+                die(f"model: {error}")
         lm, tokenizer = load_model(cfg, path)
         train = load_prompts(cfg.train_file, "train", tokenizer, cfg)
         held_out = load_prompts(cfg.eval_file, "eval", tokenizer, cfg) if cfg.eval_file else []
