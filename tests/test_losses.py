@@ -1,11 +1,14 @@
 """The losses against the table of gradient factors (Eq. 10, 12, 16, 18), which is written down here a second time."""
 
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import rl_gppo
 from rl_gppo import LOSSES
 
 CFG = SimpleNamespace(clip_low=0.2, clip_high=0.28, beta1=1.0, beta2=1.0, dual_clip=10.0, erc_low=0.95, erc_high=1.05)
@@ -180,3 +183,14 @@ def test_erc_masks_by_entropy_ratio(name):
         loss, _, measured = gradient(name, math.log(1.5), 1.0, CFG, **entropies)
         base = gradient(name.removesuffix("_erc"), math.log(1.5), 1.0, CFG)
         assert (loss, measured) == ((pytest.approx(base[0]), pytest.approx(base[2])) if kept else (0.0, 0.0))
+
+
+def test_the_readmes_new_loss_works(monkeypatch):
+    """The ten lines that the README shows, run as they stand there."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "LOSSES[" in block)
+    monkeypatch.setattr(rl_gppo, "LOSSES", dict(LOSSES))
+    exec(code, vars(rl_gppo))
+    monkeypatch.setitem(LOSSES, "fading", rl_gppo.LOSSES["fading"])
+    assert gradient("fading", math.log(2.56), 1.0, CFG)[2] == pytest.approx(0.64)
+    assert gradient("fading", math.log(0.3), -1.0, CFG)[2] == pytest.approx(0.3)
