@@ -94,6 +94,8 @@ MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "resume", "log_wit
 def die(message: str) -> None:
     """Ends the run for a user's mistake: one line from rank 0, exit code 2."""
     if os.environ.get("RANK", "0") == "0":
+        for bar in list(getattr(tqdm, "_instances", ())):  # a line of its own, not the end of a progress line
+            bar.close()
         print(f"sft.py: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -315,7 +317,7 @@ def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: P
                     ends.write(np.int64(position).tobytes())
 
         block = []
-        for where, row in tqdm(read_rows(spec, name, cfg.seed), f"{name}: tokenizing", unit=" rows", mininterval=1, leave=False):
+        for where, row in tqdm(read_rows(spec, name, cfg.seed), f"{name}: tokenizing", unit=" rows", delay=1, leave=False):
             try:
                 block += [(where, item) for item in encode_row(row, tokenizer, cfg.gsm8k_think)]
             except (ValueError, TypeError, jinja2.TemplateError) as error:
