@@ -468,12 +468,14 @@ class VLLMRollout:
 
         self.gpu = accelerator.device.type == "cuda"
         many = dict(distributed_executor_backend="external_launcher") if accelerator.num_processes > 1 else {}
-        threads = torch.get_num_threads()
+        threads, length = torch.get_num_threads(), cfg.max_prompt_tokens + cfg.max_response_tokens
+        # a prompt cut over two steps makes vLLM turn back its sample's generator, which torch cannot do on a CPU
+        device = (dict(enable_sleep_mode=True, gpu_memory_utilization=cfg.vllm_memory) if self.gpu else
+                  dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(8192, length)))
         self.llm = LLM(
             model=path, dtype="bfloat16" if accelerator.mixed_precision == "bf16" else "float32", seed=cfg.seed,
-            max_model_len=cfg.max_prompt_tokens + cfg.max_response_tokens, logprobs_mode="processed_logprobs",
-            tensor_parallel_size=cfg.vllm_tensor_parallel, disable_log_stats=True, enforce_eager=not self.gpu,
-            **(dict(enable_sleep_mode=True, gpu_memory_utilization=cfg.vllm_memory) if self.gpu else {}), **many)
+            max_model_len=length, logprobs_mode="processed_logprobs", tensor_parallel_size=cfg.vllm_tensor_parallel,
+            disable_log_stats=True, **device, **many)
         torch.set_num_threads(threads)
         self.stop_ids, self.max_tokens, self.asleep = stop_ids, cfg.max_response_tokens, False
 
