@@ -1,0 +1,44 @@
+"""Splits SVAMP rows for the run of the README's "A real model on two cores".
+
+    python benchmarks/svamp_data.py ../shared/data/svamp_rl_700.jsonl runs
+
+Writes svamp_sft.jsonl (the first 250 problems with a one-line solution: two numbers of the text and the operation between
+them that gives the answer; problems without one are left out), svamp_train.jsonl (the first 550, for RL) and
+svamp_eval.jsonl (the other 150, trained on by neither stage).
+"""
+
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+
+OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b if b else None}
+
+
+def solution(text: str, answer: float) -> str | None:
+    """`95 - 64 = 31` for the first pair of numbers of the text and operation that give the answer, or None."""
+    numbers = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)]
+    for (a, b), (sign, operation) in itertools.product(itertools.permutations(numbers, 2), OPERATIONS.items()):
+        if operation(a, b) == answer:
+            return f"{a:g} {sign} {b:g} = {answer:g}"
+    return None
+
+
+def main() -> None:
+    if len(sys.argv) != 3 or not Path(sys.argv[1]).is_file():
+        sys.exit("usage: svamp_data.py SVAMP.jsonl FOLDER (the rows of ../shared/data/svamp_rl_700.jsonl)")
+    lines = Path(sys.argv[1]).read_text().splitlines()
+    out = Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "svamp_sft.jsonl").open("w") as file:
+        for row in map(json.loads, lines[:250]):
+            question, answer = row["prompt"][0]["content"], row["reward_model"]["ground_truth"]
+            if work := solution(question, float(answer)):
+                file.write(json.dumps({"prompt": question, "response": f"<think>\n{work}\n</think>\n\n\\boxed{{{answer}}}"}) + "\n")
+    (out / "svamp_train.jsonl").write_text("\n".join(lines[:550]) + "\n")
+    (out / "svamp_eval.jsonl").write_text("\n".join(lines[550:]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
