@@ -42,6 +42,7 @@ import re
 import resource
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError, wait
@@ -461,20 +462,23 @@ class RewardPool:
 
     def _done(self, done: Future, job: Job, future: Future, tries: int, again: bool) -> None:
         error = CancelledError() if done.cancelled() else done.exception()
+        if isinstance(error, BrokenProcessPool) and tries > 1:  # most likely the fault of another; off pebble's own thread
+            threading.Thread(target=self._run, args=(job, future, tries - 1, again), daemon=True).start()
+            return
         if error is None and done.result().status == "sandbox_error" and not again and not self._closed:
             self._late.add(future)
             self._alone.submit(self._run_alone, job, future)
-        elif error is None:
-            self._finish(future, done.result())
-        elif isinstance(error, TimeoutError):
-            self._finish(future, Reward(job.lowest, False, "verifier_timeout"))
-        elif isinstance(error, BrokenProcessPool) and tries > 1:  # most likely the fault of another; off pebble's own thread
-            threading.Thread(target=self._run, args=(job, future, tries - 1, again), daemon=True).start()
-        else:
-            self._finish(future, Reward(job.lowest, False, "verifier_error"))
+            return
+        if error is not None:
+            with self._lock:
+                self._known.pop(job.args if job.run is judged else None, None)  # another time it may go well
+        failed = "verifier_timeout" if isinstance(error, TimeoutError) else "verifier_error"
+        self._finish(future, done.result() if error is None else Reward(job.lowest, False, failed))
 
     def _run_alone(self, job: Job, future: Future) -> None:
-        wait(set(self._open) - self._late, timeout=60)  # under a steady stream of work "alone" is given up after a minute
+        end = time.monotonic() + 60  # under a steady stream of work "alone" is given up after a minute
+        while (others := set(self._open) - self._late) and time.monotonic() < end:
+            wait(others, timeout=0.2)
         self._run(job, future, tries=3, again=True)
         wait([future])
 

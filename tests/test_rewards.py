@@ -1,0 +1,442 @@
+"""The math verifier against labelled cases and against plain math_verify, the worker pool against hangs, crashes and kills."""
+
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from math_triples import hanging_triples, house_triples, triples
+
+import rewards
+import sandbox
+from rewards import Job, Reward, RewardPool, Verifier, check, equivalent, extract_answer, score
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with RewardPool(2, timeout_s=20) as pool:
+        yield pool
+
+
+def item(response: str, gold: str, source: str = "math_verify", **more) -> dict:
+    return dict(data_source=source, response=response, ground_truth=gold, **more)
+
+
+def plain(pair: tuple[str, str]) -> bool:
+    """math_verify as anybody would call it, on the whole text, with its own timeouts."""
+    from math_verify import parse, verify
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    return verify(parse(rewards.as_box(pair[0])), parse(pair[1]))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(done, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.05)
+    return done()
+
+
+# ------------------------------------------------------------------------------------------------------------------ math
+def test_labelled_triples(pool):
+    """Ours, the label and plain math_verify on the same text agree on every case."""
+    rows = triples()
+    kinds = Counter(kind for kind, *_ in rows)
+    assert len(rows) >= 2000 and len(kinds) >= 25 and min(kinds.values()) >= 15
+    assert 0.3 < sum(verdict for *_, verdict in rows) / len(rows) < 0.75
+    with multiprocessing.get_context("spawn").Pool(2) as workers:
+        theirs = workers.map_async(plain, [(gold, text) for _, gold, text, _ in rows], chunksize=8)
+        ours = pool.score_batch([item(text, gold) for _, gold, text, _ in rows])
+        bad = [(kind, gold, text[-100:], verdict, reward.status, other)
+               for (kind, gold, text, verdict), reward, other in zip(rows, ours, theirs.get())
+               if not verdict == reward.correct == other]
+    assert bad == []
+    assert {(r.score, r.correct) for r in ours} == {(1.0, True), (-1.0, False)}
+    assert {r.status for r in ours} == {"correct", "wrong", "no_answer"}
+
+
+def test_house_rules(pool):
+    """The kinds where the last box counts, whatever else stands in the text; math_verify would say otherwise."""
+    rows = list(house_triples())
+    ours = pool.score_batch([item(text, gold) for _, gold, text, _, _ in rows])
+    assert [r.correct for r in ours] == [verdict for *_, verdict, _ in rows]
+    assert [plain((gold, text)) for _, gold, text, _, _ in rows[:8]] == [other for *_, other in rows[:8]]
+
+
+def test_plain_integers_as_math_verify():
+    """The shortcut never disagrees with math_verify, and takes no text that only looks like an integer."""
+    rng, tried = random.Random(1), 0
+    for text in ("007", "-0", "+5", "1,000", "5.", "１２", "1e3", "٣", "--5", "1 000", "9" * 19, "", "5\n6"):
+        assert rewards.plain_verdict(text, text) is None and rewards.plain_verdict("5", text) is None
+    for _ in range(4000):
+        a = rng.choice([0, 1, -1, 10, 100, rng.randint(-50, 50), rng.randint(-10**18, 10**18)])
+        b = rng.choice([a, a, -a, a + 1, a * 10, int(str(a)[::-1].replace("-", "")), rng.randint(-50, 50)])
+        verdict = rewards.plain_verdict(str(a), str(b))
+        if verdict is not None:
+            tried += 1
+            assert verdict == plain((str(a), f"\\boxed{{{b}}}")), (a, b)
+    assert tried > 3000
+
+
+def test_real_ground_truths(pool):
+    """MATH: every 10th published answer equals itself, and not the next row's unless math_verify says so."""
+    rows = [json.loads(line) for line in (SHARED / "math_train_rl_2500.jsonl").read_text().splitlines()]
+    for name in ("gsm8k_rl_2000.jsonl", "svamp_rl_700.jsonl"):
+        rows += [json.loads(line) for line in (SHARED / name).read_text().splitlines()]
+    for row in rows:
+        check(row["data_source"], row["reward_model"]["ground_truth"])
+    golds = [row["reward_model"]["ground_truth"] for row in rows[:2500:10]]
+    right = pool.score_batch([item(f"<think>hm</think>\n\\boxed{{{gold}}}", gold, "math_longcot_math_verify") for gold in golds])
+    assert [gold for gold, r in zip(golds, right) if not r.correct] == []
+    pairs = list(zip(golds, golds[1:]))
+    wrong = pool.score_batch([item(f"\\boxed{{{b}}}", a) for a, b in pairs])
+    assert [r.correct for r in wrong] == [plain((a, f"\\boxed{{{b}}}")) for a, b in pairs]
+    assert sum(r.correct for r in wrong) < len(wrong) / 20
+
+
+def test_think_tags():
+    box, source = "\\boxed{5}", "KlearReasoner/math_longcot_math_verify"
+    assert score(source, f"<think>5</think>{box}", "5") == (1.0, True, "correct")
+    assert score(source, f"<think>5</think>{box}", "6") == (-1.0, False, "wrong")
+    assert score(source, f"<think>{box}", "5") == (-1.0, False, "no_think_end")
+    assert score(source, f"5</think>{box}", "5") == (-1.0, False, "no_think_start")
+    assert score(source, f"5</think>{box}", "5", prompt_tail="<|im_start|>assistant\n<think>\n").correct
+    assert score(source, box, "5", prompt_tail="<think>\n").status == "no_think_end"
+    assert score(source, f"5</think>{box}<think>", "5").status == "no_think_start"  # an opening after the end is none
+    assert score(source, f"<think>{box}</think>I forgot.", "5").status == "no_answer"  # what was thought is not the answer
+    assert score(source, f"<think>a</think>\\boxed{{6}}</think>{box}", "5").correct  # the last </think> counts
+    released = dict(no_think_end=-0.5, no_think_start=-2.0)
+    assert score(source, box, "5", **released).score == -0.5 and score(source, f"</think>{box}", "5", **released).score == -2
+    for other in ("math_verify", "math_dapo_math_verify"):  # no tags asked for
+        assert score(other, box, "5").correct and score(other, f"<think>\\boxed{{6}}</think>{box}", "5").correct
+    assert score("toy:math", box, "5").status == "no_think_end" and score("toy:math", f"<think></think>{box}", "5").correct
+
+
+def test_unknown_source_and_unusable_ground_truth(pool):
+    with pytest.raises(ValueError, match=r"unknown data_source 'magic'; .*math_longcot_math_verify, .*math_verify"):
+        check("magic", "5")
+    with pytest.raises(ValueError, match="unknown data_source"):
+        pool.submit(item("5", "5", "magic"))
+    for gold in ("", " \n", None, [], {"a": 1}, True):
+        with pytest.raises(ValueError, match="is no answer; expected"):
+            check("math_verify", gold)
+    for gold in ("5", 5, 0.5, "\\frac12"):
+        check("math_verify", gold)
+    assert score("math_verify", "\\boxed{5}", 5).correct and score("math_verify", "\\boxed{1/2}", 0.5).correct
+
+
+def test_extract_answer_and_equivalent():
+    assert extract_answer("<think>\\boxed{1}</think> \\boxed{\\frac{1}{2}} ") == "\\frac{1}{2}"
+    assert extract_answer("\\boxed{1} and later on \\boxed{ 2 }.") == "2"
+    assert extract_answer("\\boxed{\\boxed{7}}") == "7"
+    assert extract_answer("so it is 1,234.5 then") == "1,234.5" and extract_answer("3/4, I think") == "3/4"
+    assert extract_answer("no idea") == "" and extract_answer("") == ""
+    assert equivalent("0.5", "\\frac{1}{2}") and equivalent("x+1", "1+x") and equivalent("5", " 5")
+    assert not equivalent("5", "6") and not equivalent("(1,2)", "(2,1)")
+
+
+def test_length_costs_nothing():
+    """60,000 characters, also such as make regular expressions or brace matching slow."""
+    filler = "Then $a_1 = 3$ and \\[ x = {4} \\], so the answer is near. "
+    bodies = [filler * 1000 + "\\boxed{\\frac{3}{7}}", "\\boxed{" * 8000 + "5", "\\[" * 30000, "$" * 60000, "{" * 60000,
+              "}" * 60000, "\\boxed{5}" * 6000, "\\boxed{" * 6000 + "5" + "}" * 6000, "answer " * 8000, "9" * 60000,
+              "final answer is " * 4000, "<think>" * 8000, "\\boxed{" + "{" * 30000 + "}" * 30000 + "}", "\\frac" * 12000, "(" * 60000]
+    start = time.perf_counter()
+    for body in bodies:
+        rewards.prepare("math_verify", body, "5", "", rewards.Options())
+    assert time.perf_counter() - start < 0.5
+    start = time.perf_counter()
+    with RewardPool(2, timeout_s=3) as pool:
+        found = pool.score_batch([item(body, "5") for body in bodies])
+    assert time.perf_counter() - start < 25
+    assert found[7].correct and not found[0].correct
+    for k, reward in enumerate(found):  # 60,000 braces inside one box are the judge's to read, and too much for it
+        assert reward.status in ("correct", "wrong", "no_answer") or k == 12 and reward.status == "verifier_timeout"
+
+
+# ------------------------------------------------------------------------------------------------------------------ pool
+def test_hang_costs_only_itself():
+    good = [item(f"\\boxed{{\\frac{{{2 * k}}}{{{14 * k}}}}}", "\\frac17") for k in range(1, 41)]
+    bad = [item(text, gold) for gold, text in hanging_triples()]
+    batch = [part for k, part in enumerate(good) for part in ([bad[k // 7], part] if k % 7 == 0 else [part])]
+    start = time.perf_counter()
+    with RewardPool(2, timeout_s=1.5) as pool:
+        for case, reward in zip(batch, pool.score_batch(batch)):
+            if case in good:
+                assert reward == (1.0, True, "correct")
+            else:
+                assert reward in ((-1.0, False, "verifier_timeout"), (-1.0, False, "verifier_error")), case
+        assert time.perf_counter() - start < 60
+        assert pool.score_batch(good[:5]) == [Reward(1.0, True, "correct")] * 5
+        workers = [child.pid for child in multiprocessing.active_children()]
+    assert workers and wait_for(lambda: not any(map(alive, workers)))
+
+
+def test_crash_and_memory_cost_only_themselves(monkeypatch):
+    """Also: how to add a verifier whose slow part runs in a worker."""
+    def prepare(text, ground_truth, options):
+        return Job({"abort": os.abort, "exit": os._exit, "memory": bytearray, "raise": json.loads}[text],
+                   {"abort": (), "exit": (3,), "memory": (1 << 50,), "raise": ("{",)}[text], lowest=-7.0)
+    monkeypatch.setitem(rewards.VERIFIERS, "evil", Verifier(prepare, lambda ground_truth: None, think=False))
+    with RewardPool(2, timeout_s=10) as pool:
+        batch = [item(text, "1", "evil") for text in ("abort", "exit", "memory", "raise")]
+        good = [item(f"\\boxed{{{k}/{7 * k}}}", "1/7") for k in range(1, 31)]
+        mixed = [case for k, case in enumerate(good) for case in ([batch[k // 8], case] if k % 8 == 0 else [case])]
+        for case, reward in zip(mixed, pool.score_batch(mixed)):
+            assert reward == ((-7.0, False, "verifier_error") if case in batch else (1.0, True, "correct")), case
+
+
+def test_idle_workers_killed():
+    with RewardPool(2, timeout_s=10) as pool:
+        assert pool.score_batch([item("\\boxed{1/3}", "\\frac13")])[0].correct
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        found = pool.score_batch([item(f"\\boxed{{{k}/{3 * k}}}", "\\frac13") for k in range(2, 12)])
+        assert [r.status for r in found] == ["correct"] * 10
+
+
+def test_closed_pool_answers():
+    pool = RewardPool(1, timeout_s=30)
+    waiting = [pool.submit(item(text, "5")) for text in ("\\boxed{9^{9^{9^9}}}", "\\boxed{1/7}")]
+    pool.close()
+    pool.close()
+    assert all(f.result(timeout=5).status in ("verifier_error", "wrong") for f in waiting)
+    assert pool.submit(item("\\boxed{1/9}", "5")).result(timeout=5) == (-1.0, False, "verifier_error")
+    assert pool.submit(item("\\boxed{5}", "5")).result(timeout=5).correct  # needs no worker
+
+
+def flaky(folder: str) -> Reward:
+    """Fails as the sandbox does on its first call, and notes when it was called."""
+    calls = Path(folder) / "calls"
+    calls.open("a").write(f"{time.time()}\n")
+    return Reward(0.5, False, "partial") if len(calls.read_text().splitlines()) > 1 else Reward(0.0, False, "sandbox_error")
+
+
+def broken(folder: str) -> Reward:
+    (Path(folder) / "broken").open("a").write("called\n")
+    return Reward(0.0, False, "sandbox_error")
+
+
+def slow(folder: str) -> Reward:
+    time.sleep(0.1)
+    (Path(folder) / f"end{time.time_ns()}").touch()
+    return Reward(1.0, True, "correct")
+
+
+def test_sandbox_failure_is_tried_again_alone(monkeypatch, tmp_path):
+    jobs = {job.__name__: job for job in (flaky, broken, slow)}
+    monkeypatch.setitem(rewards.VERIFIERS, "jobs", Verifier(lambda text, gold, options: Job(jobs[text], (gold,)), check, False))
+    with RewardPool(2) as pool:
+        names = ["flaky", "broken", *["slow"] * 10]
+        found = pool.score_batch([item(name, str(tmp_path), "jobs") for name in names])
+    assert [r.status for r in found] == ["partial", "sandbox_error"] + ["correct"] * 10
+    assert (tmp_path / "broken").read_text() == "called\n" * 2  # once more, then reported
+    first, second = map(float, (tmp_path / "calls").read_text().split())
+    assert second >= max(int(end.name[3:]) for end in tmp_path.glob("end*")) / 1e9 - 0.05
+
+
+SCRIPT = """
+import sys, time, threading
+sys.path.insert(0, {root!r})
+print("script runs", flush=True)
+import torch
+import rewards
+threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+pool = rewards.RewardPool(2, timeout_s=60)
+pool.score_batch([dict(data_source="math_verify", response=f"\\\\boxed{{{{1/{{k}}}}}}", ground_truth="2") for k in range(3, 30)])
+pool.submit(dict(data_source="math_verify", response="\\\\boxed{{9^{{9^{{9^9}}}}}}", ground_truth="2"))
+pool.submit(dict(data_source="coder1", response="```python\\nwhile True: pass\\n```", ground_truth={truth!r}))
+print("submitted", flush=True)
+time.sleep(100)
+"""
+
+
+def descendants(pid: int) -> set[int]:
+    found = {pid}
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def test_owner_killed(tmp_path):
+    """kill -9 of the owner during a hang in C code and an endless program: no worker and no sandbox process stays. The owner's
+    script is not run again by the workers, although it has no `if __name__ == "__main__"`, and they hold no torch."""
+    truth = json.dumps({"inputs": ["1"], "outputs": ["1"], "timeout": 60})
+    (tmp_path / "owner.py").write_text(SCRIPT.format(root=str(ROOT), truth=truth))
+    owner = subprocess.Popen([sys.executable, tmp_path / "owner.py"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert [owner.stdout.readline(), owner.stdout.readline()] == ["script runs\n", "submitted\n"]
+        assert wait_for(lambda: len(descendants(owner.pid)) >= 4, 20)  # two workers, a zygote, the program
+        time.sleep(1)
+        started = descendants(owner.pid)
+        assert not any("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in started)
+    finally:
+        owner.kill()
+        owner.wait()
+    assert wait_for(lambda: not any(map(alive, started)), 5)
+
+
+# ------------------------------------------------------------------------------------------------------------------ code
+@pytest.fixture
+def no_zygote_left():
+    yield
+    sandbox.close()
+
+
+def block(code: str, think: bool = True) -> str:
+    return f"{'<think>hm</think>' if think else ''}Here it is:\n```python\n{code}\n```\n"
+
+
+DOUBLE = {"inputs": [f"{k}\n" for k in range(8)], "outputs": [f"{2 * k}\n" for k in range(8)]}
+TRUTHS = {  # the task in all published shapes: twice the number
+    "stdin": (DOUBLE, "n = int(input())\nprint(2 * n)", "n = int(input())\nprint(2 * n if n < 2 else 0)"),
+    "stdin lists": ({"inputs": [["2", "3"]] * 4 + [["0", "0"]] * 4, "outputs": [["4", "6"]] * 4 + [["0", "0"]] * 4},
+                    "for _ in '12': print(2 * int(input()))", "print('0\\n0')"),
+    "call": ({"inputs": [[k] for k in range(8)], "outputs": [2 * k for k in range(8)], "fn_name": "double"},
+             "def double(n):\n    return 2 * n", "def double(n):\n    return n * n"),
+    "functional": ({"functional": [f"assert double({k}) == {2 * k}" for k in range(8)]},
+                   "def double(n):\n    return 2 * n", "def double(n):\n    return n * n"),
+}
+
+
+@pytest.mark.parametrize("shape", TRUTHS)
+def test_code_formats_and_scores(shape, no_zygote_left):
+    truth, right, partly = TRUTHS[shape]
+    passed = 4 / 8 if shape == "stdin lists" else 2 / 8
+    for gold in (truth, json.dumps(truth)):
+        check("coder1", gold)
+        assert score("coder1", block(right), gold) == (1.0, True, "correct")
+    gold = json.dumps(truth)
+    assert score("coder1", block(partly), gold) == (passed, False, "partial")
+    assert score("coder1", block(partly), gold, code_reward="signed_pass_rate") == (2 * passed - 1, False, "partial")
+    assert score("coder1", block(partly), gold, code_reward="all_or_nothing") == (-1.0, False, "wrong")
+    assert score("coder1", block("def double(n): 1 / 0"), gold) == (0.0, False, "wrong")
+    assert score("coder1", block("def double(n): 1 / 0"), gold, code_reward="signed_pass_rate") == (-1.0, False, "wrong")
+
+
+def test_code_single_test_formats(no_zygote_left):
+    tests = "def test_a():\n    assert double(3) == 6\n\ndef test_b():\n    assert double(0) == 0"
+    for truth in ({"functional": "assert double(3) == 6\nassert double(0) == 0"}, {"pytest": f"from solution import *\n\n{tests}"}):
+        assert score("coder1", block("def double(n):\n    return 2 * n"), json.dumps(truth)) == (1.0, True, "correct")
+        assert score("coder1", block("def double(n):\n    return 6"), json.dumps(truth)) == (0.0, False, "wrong")
+        assert score("coder1", block("1 / 0"), json.dumps(truth | {"timeout": 1})) == (0.0, False, "wrong")
+
+
+def test_which_program(no_zygote_left):
+    gold, right = json.dumps(DOUBLE), "print(2 * int(input()))"
+    assert rewards.program_of(block("1") + block("2") + "Output:\n```\n3\n```") == "2\n"
+    assert rewards.program_of("```\n1\n```") == "1\n" and rewards.program_of("```cpp\n1\n```") == ""
+    assert rewards.program_of("text ```py\n1\n``` text") == "1\n" and rewards.program_of("```python\n1\n") == ""
+    assert rewards.program_of("```python\n1\n```\n```cpp\n2\n```", any_language=True) == "2\n"
+    assert score("coder1_longcot", block(right, think=False), gold) == (-1.0, False, "no_think_end")
+    assert score("coder1_longcot", f"{block(right)}</think>", gold) == (0.0, False, "no_code")
+    assert score("toy:code", block(right), gold).correct and score("coder1", block(right, think=False), gold).correct
+    assert score("coder1", "no program", gold, code_reward="signed_pass_rate") == (-1.0, False, "no_code")
+    assert score("coder1", "```python\n\n```", gold).status == "no_code"
+
+
+def test_same_tests_for_the_group():
+    many = json.dumps({"inputs": [str(k) for k in range(100)], "outputs": [str(k) for k in range(100)]})
+    options = rewards.Options()
+    one, two = (rewards.code_answer(block(code), many, options).args[1] for code in ("a", "b"))
+    assert one == two and len(one["inputs"]) == 16 and one["inputs"] == one["outputs"]
+    code = "import json,sys,rewards; print(json.dumps(rewards._chosen(sys.argv[1], 16)['inputs']))"  # in another process too
+    other = subprocess.run([sys.executable, "-c", code, many], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(other.stdout) == one["inputs"] != [str(k) for k in range(16)]
+    assert len(rewards._chosen(json.dumps(json.loads(many) | {"max_test_cases": 3}), 16)["inputs"]) == 3
+    assert len(rewards._chosen(json.dumps({"functional": ["assert 1"] * 40}), 16)["functional"]) == 16
+    assert len(rewards.code_answer(block("a"), json.loads(many), options, livecodebench=True).args[1]["inputs"]) == 100
+
+
+def test_early_stop_only_where_it_cannot_matter(monkeypatch):
+    seen = {}
+    def fake(code, tests, early_stop, timeout_s, **limits):
+        seen[early_stop] = timeout_s
+        return [sandbox.TestResult(True, "ok"), sandbox.TestResult(False, "sandbox_error")]
+    monkeypatch.setattr(sandbox, "run_tests", fake)
+    gold = json.dumps(DOUBLE | {"timeout": 3})
+    for code_reward, stop, lowest in (("pass_rate", "", 0.0), ("signed_pass_rate", "", -1.0), ("all_or_nothing", "fail", -1.0)):
+        seen.clear()
+        assert score("coder1", block("1"), gold, code_reward=code_reward) == (lowest, False, "sandbox_error")
+        assert seen == {stop: 3.0}
+    with pytest.raises(ValueError, match="code_reward 'half'; expected pass_rate, "):
+        score("coder1", block("1"), gold, code_reward="half")
+
+
+@pytest.mark.parametrize("truth", ["{", "[]", "{}", '{"inputs": []}', '{"inputs": ["1"], "outputs": []}', '{"functional": [1]}',
+                                   None, 5, '{"inputs": "1", "outputs": "1"}', '{"pytest": ""}'])
+def test_unusable_code_ground_truth(truth):
+    with pytest.raises(ValueError, match="^code ground truth.*expected .*functional") as error:
+        check("coder1_longcot", truth)
+    assert "\n" not in str(error.value)
+
+
+def test_livecodebench(no_zygote_left):
+    truth = {"inputs": ["1 2", "3 4"] * 10, "outputs": ["3.0\n", "7 \n\n"] * 10}  # 20 tests, all of them count
+    check("livecodebench", truth)
+    right, most = "print(sum(map(int, input().split())))", "a = input()\nprint(7 if a[0] == '3' else 4)"
+    assert score("livecodebench", block("print(0)") + block(right), truth) == (1.0, True, "correct")
+    assert score("livecodebench", block(most), truth) == (0.5, False, "partial")
+    assert score("livecodebench", block(most), truth, code_reward="all_or_nothing") == (-1.0, False, "wrong")
+    call = {"inputs": ["[1, 2]\n3", "[]\n0"], "outputs": ["6", "0"], "fn_name": "total"}
+    code = "class Solution:\n    def total(self, xs: List[int], y: int) -> int:\n        return sum(xs) + y"
+    assert score("livecodebench", f"<think>\n{block(code)}</think>\n{block(code)}", call).correct
+    assert score("livecodebench", block(code.replace("+ y", "- y")), call) == (0.5, False, "partial")
+
+
+def test_real_code_rows():
+    """Published references pass; the same programs with one operator changed, and the programs of other tasks, do not."""
+    rows = []
+    for name, some in (("code_functional_rl", 9), ("code_mbpp_rl", 9), ("code_stdin_rl", 6)):
+        part = [json.loads(line) for line in (SHARED / f"{name}.jsonl").read_text().splitlines()]
+        for row in part:
+            check(row["data_source"], row["reward_model"]["ground_truth"])
+        part = [row for row in part if row["extra_info"].get("reference")]
+        part = sorted(part, key=lambda row: len(row["reward_model"]["ground_truth"]))
+        rows += part[:max(some, len(part) // 2):max(1, len(part) // 2 // some)]
+    codes = [row["extra_info"]["reference"] for row in rows]
+    def items(codes):
+        return [dict(data_source=row["data_source"], response=block(code), ground_truth=row["reward_model"]["ground_truth"])
+                for row, code in zip(rows, codes)]
+    with RewardPool(2, test_timeout_s=20) as pool:
+        right = pool.score_batch(items(codes))
+    assert [(row["extra_info"], r) for row, r in zip(rows, right) if not r.correct] == []
+    changed = [code.replace("return ", "return 1 and not ") if "return " in code else "print(0)\n" + code for code in codes]
+    with RewardPool(2, code_reward="all_or_nothing") as pool:
+        found = pool.score_batch(items(changed) + items(codes[1:] + codes[:1]))
+    assert {r.status for r in found} == {"wrong"}
+
+
+def test_jury_programs():
+    """Contest programs with the verdict of every test: the pass rate is exact."""
+    rows = [json.loads(line) for line in (SHARED / "code_stdin_samples.jsonl").read_text().splitlines()]
+    rows = sorted(rows, key=lambda row: len(json.dumps(row["tests"])))
+    rows = [row for verdict in ("accepted", "wrong_answer")
+            for row in [r for r in rows if r["verdict"] == verdict][:4]]
+    with RewardPool(2, max_tests=1000, test_timeout_s=10) as pool:
+        found = pool.score_batch([item(block(row["code"]), json.dumps(row["tests"]), "coder1") for row in rows])
+    assert [(row["id"], r.score, row["pass_rate"]) for row, r in zip(rows, found) if abs(r.score - row["pass_rate"]) > 1e-9] == []
+    assert {"correct", "partial"} <= {r.status for r in found} <= {"correct", "partial", "wrong"}
