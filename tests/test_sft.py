@@ -219,8 +219,7 @@ def test_microbatches_hold_every_example_once_within_the_budget(packed, ranks):
         for micro in (micro for micros in plan for micro in micros if micro):
             size = sum(lengths[i] for i in micro) if packed else max(lengths[i] for i in micro) * len(micro)
             assert size <= 512
-    lengths = [300, 250, 200, 150, 124]  # first fit: 300+200, 250+150, 124 would need three; so would any cut
-    assert len(sft.plan_microbatches(lengths, 1, 600, True)[0]) == 2
+    assert len(sft.plan_microbatches([400, 300, 250, 200], 1, 600, True)[0]) == 2  # 400+200, 300+250: gaps are filled
     assert len(sft.plan_microbatches([9], 1, 4, packed)[0]) == 1  # longer than the budget: alone
 
 
@@ -338,7 +337,7 @@ def launch(*arguments: str) -> None:
 
 
 def test_two_ranks_equal_one(whole, model):
-    launch(*command(model, whole, "two"))
+    launch(*command(model, whole, "two", "--token_cache", str(whole / "tokens_two")))  # rank 1 waits for rank 0's tokens
     one, two = metrics_of(whole / "whole"), metrics_of(whole / "two")
     for a, b in zip(one, two, strict=True):
         assert a["learnt_tokens"] == b["learnt_tokens"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5 * a["step"])
@@ -347,54 +346,55 @@ def test_two_ranks_equal_one(whole, model):
 
 
 SHARDED = """
-import copy, sys
+import sys
 from pathlib import Path
-import torch, torch.distributed as dist
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+import torch
+from torch.distributed.fsdp import fully_shard
+from transformers import Qwen3ForCausalLM
 sys.path[:0] = sys.argv[1:3]
 import sft, test_sft
 
-examples, tied, out = test_sft.random_examples([9, 3, 30, 12, 2]), sys.argv[3] == "tied", Path(sys.argv[4])
-loss, weights = test_sft.reference_update(examples, tied)
-run = test_sft.tiny_run(tied, token_budget=32)
-mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-for layer in run.learner.lm.model.layers:
-    fully_shard(layer, mesh=mesh)
-fully_shard(run.learner, mesh=mesh)
-run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.learner.parameters(), lr=0.0, fused=True))
-sgd = run.accelerator.prepare_optimizer(torch.optim.SGD(run.learner.parameters(), lr=1.0))
-adam, run.optimizer = run.optimizer, sgd
-metrics = sft.update_on(examples, 1.0, run)
-assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
-full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.learner.lm.named_parameters()}
-for name, p in full().items():
-    assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
-run.optimizer = adam  # one more rank than examples in the last update: an empty rank
-sft.update_on(examples[:1], 1e-3, run)
-saved = full()
-class Nothing:
+class NoTokenizer:
     def save_pretrained(self, folder): pass
-run.tokenizer = Nothing()
-out.mkdir(exist_ok=True)
-sft.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
-sft.update_on(examples, 1e-2, run)
-after = full()
-assert any(not torch.equal(saved[k], after[k]) for k in saved)
-assert sft.load_checkpoint(out / "checkpoint-2", run) == {"step": 2}
-assert all(torch.equal(saved[k], v) for k, v in full().items())
-sft.update_on(examples, 1e-2, run)  # optimizer states came back too
-assert all(torch.equal(after[k], v) for k, v in full().items())
-loaded = __import__("transformers").Qwen3ForCausalLM.from_pretrained(out / "checkpoint-2")
-assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
+
+examples = test_sft.random_examples([9, 3, 30, 12, 2])
+for tied in (True, False):
+    out = Path(sys.argv[3]) / f"tied-{tied}"
+    loss, weights = test_sft.reference_update(examples, tied)
+    run = test_sft.tiny_run(tied, token_budget=32)
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    for layer in run.learner.lm.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(run.learner, mesh=mesh)
+    full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.learner.lm.named_parameters()}
+    run.tokenizer = NoTokenizer()
+    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.learner.parameters(), lr=1.0))
+    metrics = sft.update_on(examples, 1.0, run)
+    assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
+    for name, p in full().items():
+        assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
+    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.learner.parameters(), lr=0.0, fused=True))
+    sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
+    saved = full()
+    out.mkdir(parents=True, exist_ok=True)
+    sft.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
+    sft.update_on(examples, 1e-2, run)
+    after = full()
+    assert any(not torch.equal(saved[k], after[k]) for k in saved)
+    assert sft.load_checkpoint(out / "checkpoint-2", run) == {"step": 2}
+    assert all(torch.equal(saved[k], v) for k, v in full().items())
+    sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
+    assert all(torch.equal(after[k], v) for k, v in full().items())
+    loaded = Qwen3ForCausalLM.from_pretrained(out / "checkpoint-2")  # whole weights, beside the shards
+    assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
 """
 
 
-@pytest.mark.parametrize("tied", ["tied", "untied"])
-def test_fsdp2_two_ranks_equal_one_and_resume(tmp_path, tied):
-    """fully_shard on two CPU ranks: head and loss are inside the root's forward, checkpoints hold shards and full weights."""
+def test_fsdp2_two_ranks_equal_one_and_resume(tmp_path):
+    """fully_shard on two CPU ranks: head and loss are inside the root's forward, checkpoints hold shards and whole weights."""
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    launch(str(script), str(ROOT), str(ROOT / "tests"), tied, str(tmp_path / "out"))
+    launch(str(script), str(ROOT), str(ROOT / "tests"), str(tmp_path / "out"))
 
 
 def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
