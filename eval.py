@@ -849,24 +849,35 @@ def problems_fingerprint(problems: list[Problem]) -> str:
     return digest.hexdigest()
 
 
-def check_settings(out: Path, settings: dict, rows: bool) -> dict[str, str]:
-    """Refuses to continue in a folder whose generations were made with other settings, and says which. Returns the
-    fingerprints of the problems that the folder knows."""
+def changes(out: Path, settings: dict) -> list[str]:
+    """How the settings in config.yaml differ from these, where it matters; a missing file is a difference."""
     path = out / "config.yaml"
-    if not rows:
-        return {}
     if not path.exists():
-        die(f"output_dir: {out} holds generations but no config.yaml; choose another output_dir")
+        return ["no config.yaml"]
     old = yaml.safe_load(path.read_text()) or {}
-    known = old.pop("problems", {})
-    changed = [f"{key} was {old.get(key)!r}, now {value!r}" for key, value in settings.items()
-               if key not in MAY_CHANGE | {"problems"} and old.get(key) != value]
-    changed += [f"{name} had other problems or prompts" for name, value in settings["problems"].items()
-                if known.get(name, value) != value]
-    if changed:
+    return [f"{key} was {old.get(key)!r}, now {value!r}" for key, value in settings.items()
+            if key not in MAY_CHANGE | {"problems"} and old.get(key) != value] + [
+                f"{name} had other problems or prompts" for name, value in settings["problems"].items()
+                if old.get("problems", {}).get(name, value) != value]
+
+
+def open_output(out: Path, settings: dict) -> None:
+    """Rank 0 refuses to continue in a folder whose generations were made with other settings, and says which; then it
+    writes the settings. The other ranks wait for that: a generation must never be there before its settings."""
+    out.mkdir(parents=True, exist_ok=True)
+    if RANK:
+        while changes(out, settings):  # if rank 0 refuses, the launcher ends this one
+            time.sleep(0.1)
+        return
+    rows, bad = Journal.read(out)
+    if rows and (changed := changes(out, settings)):
         die(f"output_dir: {out} holds generations of other settings: {'; '.join(changed)}. "
             "Choose another output_dir or the old settings")
-    return known
+    if rows:  # benchmarks that are not asked for now keep their place
+        settings["problems"] = yaml.safe_load((out / "config.yaml").read_text())["problems"] | settings["problems"]
+    write_text(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    if bad:
+        print(f"{len(bad)} unusable lines in {out} will be made again; the first: {bad[0]}", file=sys.stderr)
 
 
 def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[Request]]:
@@ -979,14 +990,7 @@ def evaluate(cfg: Config, out: Path) -> None:
 
     settings = dataclasses.asdict(cfg) | {"model_fingerprint": model_fingerprint(path), "problems": {
         name: problems_fingerprint(part) for name, part in problems.items()}}
-    out.mkdir(parents=True, exist_ok=True)
-    rows, bad = Journal.read(out)
-    settings["problems"] |= check_settings(out, settings, bool(rows))
-    if RANK == 0:
-        write_text(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-        if bad:
-            print(f"{len(bad)} unusable lines in {out} will be made again; the first: {bad[0]}", file=sys.stderr)
-
+    open_output(out, settings)
     # The pool comes before the engine: its processes start while the model loads, and keep their own CPU affinity.
     workers = cfg.workers or max(1, (os.cpu_count() or 1) // LOCAL_RANKS)
     with reward_pool(workers, cfg) as pool:

@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -773,6 +774,18 @@ def test_hub_names_load_what_the_hub_holds(monkeypatch, tmp_path):
     assert {name: part[0].truth for name, part in problems.items() if "code" not in name} == {
         "aime24": "204", "aime25": "70", "hmmt25": "103", "math500": "100", "gsm8k": "1018", "other": "x^2"}
     assert len(problems["livecodebench_v5"]) == 11 and len(problems["livecodebench_v6"]) == 6
+
+
+def test_no_rank_generates_before_the_settings_are_written(tmp_path, monkeypatch):
+    """Else rank 0, if it is late, meets generations without settings and refuses its own run."""
+    settings, passed = vars(cfg(n=2)) | {"problems": {"b": "1"}}, threading.Event()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"seed": 7}))  # of an older run that left nothing else
+    monkeypatch.setattr(ev, "RANK", 1)
+    thread = threading.Thread(target=lambda: (ev.open_output(tmp_path, settings), passed.set()), daemon=True)
+    thread.start()
+    assert not passed.wait(0.5)
+    ev.write_text(tmp_path / "config.yaml", yaml.safe_dump(settings))
+    assert passed.wait(20)
 
 
 def test_ranks_have_gpus_of_their_own(capsys):
