@@ -13,8 +13,8 @@ from accelerate import Accelerator
 
 import rl_gppo
 import toy
-from rl_gppo import Config, HFRollout, Policy, Prompt, Run, Sample, VLLMRollout, collate, seed_of
 from rewards import Reward
+from rl_gppo import Config, HFRollout, Policy, Prompt, Run, Sample, VLLMRollout, collate, seed_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -151,3 +151,19 @@ def test_dynamic_sampling_refills_and_never_raises(tmp_path, model):
     assert done.returncode == 0, done.stderr[-2000:]
     row = json.loads((out / "metrics.jsonl").read_text())
     assert row["groups_kept"] == 0 and row["groups_all_wrong"] == 12 and row["tokens"] > 0 and "loss" not in row
+
+
+def test_math_and_code_rows_in_one_file(tmp_path, model):
+    """One file with toy math, toy code and published code rows: every row is judged by its own verifier."""
+    code = (ROOT.parent / "shared" / "data" / "code_mbpp_rl.jsonl").read_text().splitlines()
+    easy = [row for row in map(json.loads, code) if len(row["prompt"][0]["content"]) < 300][:3]
+    mixed = toy.rl_rows("math", 3) + toy.rl_rows("code", 3) + easy
+    assert len(easy) == 3
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mixed))
+    out = tmp_path / "run"
+    done = rl(out, "--model", model, "--train_file", tmp_path / "mixed.jsonl", "--steps", 1, "--prompts_per_step", 9,
+              "--responses_per_prompt", 2, "--minibatch_prompts", 9, "--max_prompt_tokens", 400, "--eval_file=", "--rollout", "hf",
+              "--max_response_tokens", 8, "--reward_workers", 1, "--zero_advantage_filter", "false")
+    assert done.returncode == 0, done.stderr[-2000:]
+    row = json.loads((out / "metrics.jsonl").read_text())
+    assert row["groups_kept"] == 9 and row["reward_failures"] == 0 and row["accuracy"] == 0.0
