@@ -1214,7 +1214,10 @@ def main(argv: list[str]) -> None:
         for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
             print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), curves.png, metrics.jsonl, eval.jsonl, samples.jsonl")
-    run.accelerator.end_training()
+    for tracker in run.accelerator.trackers:
+        tracker.finish()
+    if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself when Python exits, and wants to find them
+        run.accelerator.state.destroy_process_group()
 
 
 if __name__ == "__main__":
