@@ -103,7 +103,7 @@ class Config:
     warmup_steps: int = 10  # linear warm-up, in steps
     weight_decay: float = 0.1  # AdamW
     grad_clip: float = 1.0  # global norm
-    steps: int = 60  # rollouts
+    steps: int = 40  # rollouts
     # speed and memory
     token_budget: int = 8192  # tokens of a micro-batch, padding included
     logit_chunk: int = 1024  # tokens whose logits exist at one time
