@@ -457,7 +457,7 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     """In the child, before the program: everything that `capabilities()` promises."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    os.setsid()  # kill(0) reaches a process group across PID namespaces
+    os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
         call("unshare", NEWNS | NEWIPC)
@@ -954,7 +954,7 @@ class Zygote:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("log")
         try:
-            self.process = subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True)
+            self.process = subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, env=environment, cwd="/", process_group=0)
         except FileNotFoundError:
             raise ValueError(f"sandbox: outer={outer!r} was asked for, but {command[0]} is not installed") from None
         finally:
