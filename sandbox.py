@@ -906,7 +906,8 @@ def verify(test: dict, peer: Peer) -> int:
 def verify_call(test: dict, peer: Peer) -> bool:
     name, args, expected = test["fn_name"], test["args"], test["expected"]
     program = peer.request("names")
-    owner = peer.request("name", "Solution")() if name not in program and "Solution" in program else None
+    # as LiveCodeBench does: Solution wherever there is one, since the prelude's names (heapq's merge) must not win over it
+    owner = peer.request("name", "Solution")() if "Solution" in program else None
     function = peer.request("name", name) if owner is None else getattr(owner, name)
     result = function(*args)
     # APPS writes some expected values wrapped in a list of one
