@@ -112,7 +112,7 @@ def boxes(text: str) -> list[str]:
             depth += 1 if brace.group() == "{" else -1
             if depth == 0:
                 break
-        if depth or start + 7 == len(text):
+        if depth:
             break
         contents = text[start + 7:brace.start()].strip()
         between = text[brace.end():end] if found else ""
@@ -140,7 +140,7 @@ def tail_of(text: str) -> str:
     if len(text) <= TAIL:
         return text
     tail = text[-TAIL:]
-    return tail[tail.find("\n") + 1:]
+    return tail[tail.find("\n", 0, TAIL // 2) + 1:]
 
 
 # ------------------------------------------------------------------------------------------------------------------ math
@@ -169,7 +169,9 @@ def judged(gold: str, texts: tuple[str, ...]) -> Reward:
     from math_verify import verify
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (soft if WORKER is None else WORKER_MEMORY_MB << 20, hard))
+    if WORKER is not None:
+        most = WORKER_MEMORY_MB << 20
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     answers = 0
     try:
         for text in texts:
@@ -395,6 +397,15 @@ def _preparation_without_main(name: str) -> dict:
 multiprocessing.spawn.get_preparation_data = _preparation_without_main
 
 
+@dataclass
+class Entry:
+    """A job that is not done: how often it was given to a worker, and whether it is tried again alone."""
+
+    job: Job
+    tries: int = 0
+    alone: bool = False
+
+
 class RewardPool:
     """Worker processes that score responses. A response that hangs, crashes or exhausts memory costs itself only.
 
@@ -408,25 +419,40 @@ class RewardPool:
         self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
         self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time
         self._known: dict[tuple, Future] = {}  # math answers seen: a group mostly gives a few different ones
-        self._open: dict[Future, float] = {}  # not scored yet, with the score if the pool is closed before
-        self._late: set[Future] = set()  # of these, the ones that wait for their second try
-        self._pool: ProcessPool | None = None
-        self._lock, self._ready, self._wake = threading.Lock(), threading.Event(), threading.Event()
-        self._closed = False
+        self._open: dict[Future, Entry] = {}  # not scored yet
+        self._pool: ProcessPool | None = None  # None: being started or replaced
+        self._lock, self._wake, self._closed = threading.Lock(), threading.Event(), False
+        self._last = time.monotonic()  # when a job was last given to the workers or ended
         # The death signal of a worker comes when the thread that started it ends, so a thread of the pool's own starts them.
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 
     def _keep(self) -> None:
-        while not self._closed:
-            self._wake.clear()
-            if self._pool is not None:  # pebble gives up a pool if a worker is killed while idle
-                self._pool.stop()
-                self._pool.join()
-            self._pool = ProcessPool(self.workers, initializer=start_worker, initargs=(os.getpid(),), context=CleanSpawn())
-            self._pool.schedule(os.getpid)  # starts the workers now
-            self._ready.set()
-            self._wake.wait()
+        """Starts pebble's pool and replaces it if it breaks (pebble gives up if a worker is killed while idle)."""
+        while True:
+            pool = ProcessPool(self.workers, initializer=start_worker, initargs=(os.getpid(),), context=CleanSpawn())
+            pool.schedule(os.getpid)  # starts the workers now
+            with self._lock:
+                self._pool, waiting = pool, list(self._open.items())
+            for future, entry in waiting:
+                if entry.tries < 3:
+                    self._schedule(future)
+                else:
+                    self._finish(future, Reward(entry.job.lowest, False, "verifier_error"))
+            while not self._wake.wait(1) and pool.active and not self._stalled():
+                pass
+            with self._lock:
+                self._pool = None
+                self._wake.clear()
+            pool.stop()
+            pool.join()
+            if self._closed:
+                return
+
+    def _stalled(self) -> bool:
+        """Whether nothing ended for longer than any job may take: a worker killed while it held pebble's lock blocks all."""
+        limits = [entry.job.timeout_s or self.timeout_s for entry in list(self._open.values())]
+        return bool(limits) and time.monotonic() - self._last > max(limits) + 120  # a busy machine starts slowly
 
     def submit(self, item: dict) -> Future:
         """Future of the Reward of dict(data_source, response, ground_truth, prompt_tail=""); its result() never raises.
@@ -442,48 +468,52 @@ class RewardPool:
                     self._known.clear()
                 if (known := self._known.setdefault(job.args, future)) is not future:
                     return known
-        self._open[future] = job.lowest
-        self._run(job, future, tries=3)
+        with self._lock:
+            self._open[future] = Entry(job)
+        self._schedule(future)
         return future
 
-    def _run(self, job: Job, future: Future, tries: int, again: bool = False) -> None:
-        while True:
-            self._ready.wait()
-            with self._lock:
-                if self._closed:
-                    return self._finish(future, Reward(job.lowest, False, "verifier_error"))
+    def _schedule(self, future: Future) -> None:
+        with self._lock:
+            entry, pool = self._open.get(future), self._pool
+            if entry and not self._closed:
+                if pool is None:
+                    return  # the keeper schedules it as soon as there is a pool
                 try:
-                    running = self._pool.schedule(job.run, args=job.args, timeout=job.timeout_s or self.timeout_s)
-                    break
-                except RuntimeError:  # the pool broke: wait for the next one
-                    self._ready.clear()
-                    self._wake.set()
-        running.add_done_callback(lambda done: self._done(done, job, future, tries, again))
+                    running = pool.schedule(entry.job.run, args=entry.job.args, timeout=entry.job.timeout_s or self.timeout_s)
+                except RuntimeError:  # it broke
+                    return self._wake.set()
+                entry.tries, self._last = entry.tries + 1, time.monotonic()
+        if entry and self._closed:
+            self._finish(future, Reward(entry.job.lowest, False, "verifier_error"))
+        elif entry:
+            running.add_done_callback(lambda done: self._done(done, future, entry, pool))
 
-    def _done(self, done: Future, job: Job, future: Future, tries: int, again: bool) -> None:
+    def _done(self, done: Future, future: Future, entry: Entry, pool: ProcessPool) -> None:
+        self._last = time.monotonic()
         error = CancelledError() if done.cancelled() else done.exception()
-        if isinstance(error, BrokenProcessPool) and tries > 1:  # most likely the fault of another; off pebble's own thread
-            threading.Thread(target=self._run, args=(job, future, tries - 1, again), daemon=True).start()
-            return
-        if error is None and done.result().status == "sandbox_error" and not again and not self._closed:
-            self._late.add(future)
-            self._alone.submit(self._run_alone, job, future)
-            return
-        if error is not None:
+        if isinstance(error, BrokenProcessPool):  # most likely the fault of another job: the keeper schedules all again
+            if pool is self._pool:
+                self._wake.set()
+        elif error is None and done.result().status == "sandbox_error" and not entry.alone and not self._closed:
+            entry.alone = True
+            self._alone.submit(self._run_alone, future)
+        elif error is None:
+            self._finish(future, done.result())
+        else:
             with self._lock:
-                self._known.pop(job.args if job.run is judged else None, None)  # another time it may go well
-        failed = "verifier_timeout" if isinstance(error, TimeoutError) else "verifier_error"
-        self._finish(future, done.result() if error is None else Reward(job.lowest, False, failed))
+                self._known.pop(entry.job.args if entry.job.run is judged else None, None)  # another time it may go well
+            status = "verifier_timeout" if isinstance(error, TimeoutError) else "verifier_error"
+            self._finish(future, Reward(entry.job.lowest, False, status))
 
-    def _run_alone(self, job: Job, future: Future) -> None:
+    def _run_alone(self, future: Future) -> None:
         end = time.monotonic() + 60  # under a steady stream of work "alone" is given up after a minute
-        while (others := set(self._open) - self._late) and time.monotonic() < end:
+        while (others := {f for f, entry in list(self._open.items()) if not entry.alone}) and time.monotonic() < end:
             wait(others, timeout=0.2)
-        self._run(job, future, tries=3, again=True)
+        self._schedule(future)
         wait([future])
 
     def _finish(self, future: Future, reward: Reward) -> None:
-        self._late.discard(future)
         if self._open.pop(future, None) is not None:
             future.set_result(reward)
 
@@ -494,16 +524,11 @@ class RewardPool:
     def close(self) -> None:
         """Stops the workers; what is not scored yet gets `verifier_error`."""
         with self._lock:
-            if self._closed:
-                return
-            self._ready.wait()
             self._closed = True
         self._wake.set()
-        self._pool.stop()
-        self._pool.join()
         self._keeper.join()
-        for future, lowest in list(self._open.items()):
-            self._finish(future, Reward(lowest, False, "verifier_error"))
+        for future, entry in list(self._open.items()):
+            self._finish(future, Reward(entry.job.lowest, False, "verifier_error"))
         self._alone.shutdown()
 
     def __enter__(self) -> "RewardPool":
