@@ -176,12 +176,14 @@ def test_hang_costs_only_itself():
     batch = [part for k, part in enumerate(good) for part in ([bad[k // 7], part] if k % 7 == 0 else [part])]
     start = time.perf_counter()
     with RewardPool(2, timeout_s=3) as pool:
+        pool.score_batch(good[-1:])
+        startup, start = time.perf_counter() - start, time.perf_counter()  # of a worker, on this machine as busy as it is
         for case, reward in zip(batch, pool.score_batch(batch)):
             if case in good:
                 assert reward == (1.0, True, "correct")
             else:
                 assert reward in ((-1.0, False, "verifier_timeout"), (-1.0, False, "verifier_error")), case
-        assert time.perf_counter() - start < 60
+        assert time.perf_counter() - start < len(bad) * (3 + startup) + 20
         assert pool.score_batch(good[:5]) == [Reward(1.0, True, "correct")] * 5
         workers = [child.pid for child in multiprocessing.active_children()]
     assert workers and wait_for(lambda: not any(map(alive, workers)))
