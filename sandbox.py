@@ -259,7 +259,8 @@ def build_root() -> None:
         flags = 1 | 2 | (0 if path in devices else 4)  # rdonly, nosuid, nodev; a read-only device node can still be written to
         call("syscall", MOUNT_SETATTR, -100, path.encode(), 0x8000, struct.pack("QQQQ", flags, 0, 0, 0), 32)
     for link, target in (("/tmp", "/box/tmp"), ("/dev/shm", "/box/tmp"), ("/dev/stdin", "/box/stdin")):
-        os.symlink(target, link)
+        if not os.path.isdir(link):  # /tmp is there already when the interpreter lives under it: see `confine`
+            os.symlink(target, link)
     os.mkdir("/box")
     call("umount2", b"/.host", 2)
     os.rmdir("/.host")
@@ -464,6 +465,11 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode())
         os.mkdir("/box/tmp")
         scratch = "/box/tmp"
+        if not os.path.islink("/tmp"):  # the interpreter lives under /tmp: a writable /tmp that still shows its folders, read-only
+            for name in os.listdir("/tmp"):
+                os.mkdir(f"/box/tmp/{name}")
+                call("mount", f"/tmp/{name}".encode(), f"/box/tmp/{name}".encode(), None, MS_BIND | MS_REC, None)
+            call("mount", b"/box/tmp", b"/tmp", None, MS_BIND | MS_REC, None)
     os.chdir(scratch)
     if request["dev_stdin"]:
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
