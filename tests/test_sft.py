@@ -252,6 +252,21 @@ def command(model: str, folder: Path, out: str, *flags: str) -> list[str]:
             "--output_dir", str(folder / out), *FLAGS, *flags]
 
 
+def run_until(updates: int, sent: int, arguments: list[str], out: Path) -> subprocess.Popen:
+    """Starts a run, sends it a signal once it has made that many updates, and waits for its end."""
+    process = subprocess.Popen([sys.executable, *arguments], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.time() + 900  # only a hang takes that long
+        while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= updates):
+            assert process.poll() is None and time.time() < deadline, "the run ended before it could be stopped"
+            time.sleep(0.005)
+        process.send_signal(sent)
+        process.output = process.communicate()[0]
+    finally:
+        process.kill()
+    return process
+
+
 def metrics_of(folder: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k != "step_s"} for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -295,13 +310,7 @@ def test_evaluation_loss_is_the_mean_over_all_tokens(whole):
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
     """kill -9 once in the middle of an update and, by a half-written folder, in the middle of a checkpoint."""
-    process = subprocess.Popen([sys.executable, *command(model, whole, "killed")], env=ENV, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    metrics, deadline = whole / "killed" / "metrics.jsonl", time.time() + 400
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
-        assert process.poll() is None and time.time() < deadline, "the run ended before it could be killed"
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
+    run_until(5, signal.SIGKILL, command(model, whole, "killed"), whole / "killed")
     steps = len(metrics_of(whole / "killed"))
     assert 5 <= steps < 12 and not (whole / "killed" / "final").exists()
     shutil.copytree(whole / "whole" / "checkpoint-9", whole / "killed" / "checkpoint-9.partial", dirs_exist_ok=True)
@@ -315,14 +324,8 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
 
 
 def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
-    process = subprocess.Popen([sys.executable, *command(model, whole, "stopped", "--save_every", "1000")], env=ENV, stderr=subprocess.PIPE, text=True,
-                               stdout=subprocess.DEVNULL)
-    metrics, deadline = whole / "stopped" / "metrics.jsonl", time.time() + 400
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-        assert process.poll() is None and time.time() < deadline, "the run ended before it could be stopped"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    assert "SIGTERM: stopped after update" in process.communicate()[1] and process.returncode == 0
+    process = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
+    assert "SIGTERM: stopped after update" in process.output and process.returncode == 0
     step = len(metrics_of(whole / "stopped"))
     assert [p.name for p in sft.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
     sft.main(command(model, whole, "stopped", "--save_every", "1000")[1:])
