@@ -161,7 +161,7 @@ def test_length_costs_nothing():
     start = time.process_time()
     for body in bodies:
         rewards.prepare("math_verify", body, "5", "", rewards.Options())
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 10  # quadratic work would take minutes
     with RewardPool(2, timeout_s=10) as pool:
         found = pool.score_batch([item(body, "5") for body in bodies])
     assert found[7].correct and not found[0].correct
@@ -174,6 +174,7 @@ def test_hang_costs_only_itself():
     good = [item(f"\\boxed{{\\frac{{{2 * k}}}{{{14 * k}}}}}", "\\frac17") for k in range(1, 41)]
     bad = [item(text, gold) for gold, text in hanging_triples()]
     batch = [part for k, part in enumerate(good) for part in ([bad[k // 7], part] if k % 7 == 0 else [part])]
+    others = {child.pid for child in multiprocessing.active_children()}  # workers of the module's pool
     start = time.perf_counter()
     with RewardPool(2, timeout_s=3) as pool:
         pool.score_batch(good[-1:])
@@ -185,7 +186,7 @@ def test_hang_costs_only_itself():
                 assert reward in ((-1.0, False, "verifier_timeout"), (-1.0, False, "verifier_error")), case
         assert time.perf_counter() - start < len(bad) * (3 + startup) + 20
         assert pool.score_batch(good[:5]) == [Reward(1.0, True, "correct")] * 5
-        workers = [child.pid for child in multiprocessing.active_children()]
+        workers = {child.pid for child in multiprocessing.active_children()} - others
     assert workers and wait_for(lambda: not any(map(alive, workers)))
 
 
