@@ -1,7 +1,7 @@
 """The embedded default: a 0.8M-parameter Qwen3, its character tokenizer, and toy problems, all made in seconds, no downloads.
 
     toy:math   "3+8+5+9+2="  ->  <think>3+8=11,11+5=16,16+9=25,25+2=27</think>\\boxed{27}
-    toy:code   "Read a and b. Print the larger of them plus 7."  ->  <think>...</think> and a Python program
+    toy:code   "Read a, b. Print max plus 123."  ->  <think>...</think> and a Python program
 
 `prepare` makes the model and warms it up by sft.py on traces of which about half are wrong, by mistakes of a few kinds (a
 forgotten term, a forgotten carry; a wrong function, a forgotten constant). The model learns the right procedure and the
@@ -79,29 +79,27 @@ def math_trace(numbers: list[int], rng: random.Random, right: bool) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------------ code
-FUNCTIONS = {  # words -> (expression, what a careless programmer writes instead: right for some inputs)
-    "the larger of them": ("max(a,b)", ["a", "min(a,b)", "b"]),
-    "the smaller of them": ("min(a,b)", ["a", "max(a,b)", "b"]),
-    "their sum": ("a+b", ["a-b", "abs(a+b)"]),
-    "their difference": ("a-b", ["b-a", "abs(a-b)"]),
-    "their distance": ("abs(a-b)", ["a-b", "b-a"]),
-    "their product": ("a*b", ["a+b", "abs(a*b)"]),
-}
+FUNCTIONS = {  # word -> (expression, what a careless programmer writes instead: right for some inputs)
+    "max": ("max(a,b)", ["a", "min(a,b)", "b"]),
+    "min": ("min(a,b)", ["a", "max(a,b)", "b"]),
+    "sum": ("a+b", ["a-b", "abs(a+b)"]),
+    "sub": ("a-b", ["b-a", "abs(a-b)"]),
+    "gap": ("abs(a-b)", ["a-b", "b-a"]),
+    "mul": ("a*b", ["a+b", "abs(a*b)"]),
+}  # words of one length and constants of one length: a tiny model learns to copy from fixed places in seconds, else in minutes
 
 
 def code_problem(rng: random.Random, digits: int) -> tuple[str, tuple[str, int]]:
-    words, constant = rng.choice(list(FUNCTIONS)), rng.randint(1, 10**digits - 1)
-    return f"Read a and b. Print {words} plus {constant}.", (words, constant)
+    word, constant = rng.choice(list(FUNCTIONS)), rng.randint(10 ** (digits - 1), 10**digits - 1)
+    return f"Read a, b. Print {word} plus {constant}.", (word, constant)
 
 
 def code_trace(task: tuple[str, int], rng: random.Random, right: bool) -> str:
     """A program in a fenced block; a wrong one uses another function or forgets the constant."""
-    (expression, careless), constant = FUNCTIONS[task[0]], task[1]
-    expression = f"{expression}+{constant}"
-    if not right:
-        wrong = [f"{other}+{constant}" for other in careless] + [FUNCTIONS[task[0]][0]]
-        expression = rng.choice(wrong)
-    return f"<think>{expression}</think>```python\na,b=map(int,input().split())\nprint({expression})\n```"
+    (expression, careless), (word, constant) = FUNCTIONS[task[0]], task
+    wrong = [f"{constant}+{other}" for other in careless] + [expression]
+    program = f"{constant}+{expression}" if right else rng.choice(wrong)
+    return f"<think>{constant} {word}</think>```python\na,b=map(int,input().split())\nprint({program})\n```"
 
 
 def code_tests(task: tuple[str, int], rng: random.Random, count: int = 8) -> str:
@@ -176,8 +174,8 @@ def rl_rows(kind: str, n: int, seed: int = 0, split: str = "train", **difficulty
 
 WARM_UP = ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--warmup_ratio", "0.05", "--global_batch", "64",
            "--max_tokens", "512", "--packing", "false"]  # a minute on two cores
-SFT_FLAGS = {"math": WARM_UP, "code": WARM_UP}
-SFT_TRACES = {"math": 12288, "code": 6144}
+SFT_FLAGS = {"math": WARM_UP, "code": [*WARM_UP, "--global_batch", "16"]}
+SFT_TRACES = {"math": 12288, "code": 4096}
 
 
 def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None = None) -> str:

@@ -88,8 +88,8 @@ def test_rl_rows_are_in_the_published_format():
     assert math["data_source"] == "toy:math" and math["reward_model"]["ground_truth"] == str(eval(math["prompt"][0]["content"][:-1]))
     tests = json.loads(code["reward_model"]["ground_truth"])
     assert code["data_source"] == "toy:code" and len(tests["inputs"]) == len(tests["outputs"]) == 8
-    program = re.search(r"```python\n(.*)\n```", toy.code_trace(("their sum", 199), toy.random.Random(0), True), re.DOTALL)[1]
-    assert program == "a,b=map(int,input().split())\nprint(a+b+199)" and len(program) <= 60
+    program = re.search(r"```python\n(.*)\n```", toy.code_trace(("sum", 199), toy.random.Random(0), True), re.DOTALL)[1]
+    assert program == "a,b=map(int,input().split())\nprint(199+a+b)" and len(program) <= 60
 
 
 def test_knobs_in_the_name():
