@@ -195,10 +195,11 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None 
         make_model(str(out / "init"), seed)
         with (out / "traces.jsonl").open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in sft_rows(kind, SFT_TRACES[name], seed, right))
-        # the stage itself, as a user would run it; without the launcher's variables it is one process of its own
-        launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-        env = {k: v for k, v in os.environ.items()
-               if k not in launcher and not k.startswith(("TORCHELASTIC_", "FSDP_", "ACCELERATE_USE_FSDP"))}
+        # the stage itself, as a user would run it; without the launcher's variables it is one process with all threads
+        launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "MASTER_", "TORCHELASTIC_", "FSDP_", "ACCELERATE_")
+        env = {k: v for k, v in os.environ.items() if not k.startswith(launcher)}
+        if "ACCELERATE_MIXED_PRECISION" in os.environ:
+            env.pop("OMP_NUM_THREADS", None)  # accelerate launch sets it to 1 on a CPU
         command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"),
                    "--train_file", str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), *SFT_FLAGS[name]]
         if subprocess.run(command, env=env).returncode:
