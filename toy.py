@@ -174,7 +174,7 @@ def rl_rows(kind: str, n: int, seed: int = 0, split: str = "train", **difficulty
 
 WARM_UP = ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--warmup_ratio", "0.05", "--global_batch", "64",
            "--max_tokens", "512", "--packing", "false"]  # a minute on two cores
-SFT_FLAGS = {"math": WARM_UP, "code": [*WARM_UP, "--global_batch", "16"]}
+SFT_FLAGS = {"math": WARM_UP, "code": [*WARM_UP, "--global_batch", "16", "--epochs", "3"]}
 SFT_TRACES = {"math": 12288, "code": 4096}
 
 
