@@ -1,0 +1,191 @@
+"""Two ranks are one rank: the same losses, gradient norms and weights, under DDP and under FSDP2 (`fully_shard`), over gloo on
+the CPU; and whole runs of two ranks, each with its own rollout engine, under the launch command of the README."""
+
+import functools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+import rl_gppo
+import toy
+from rewards import Reward
+from rl_gppo import Config, Policy, Prompt, Run, Sample
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def tiny_model(tied: bool) -> Qwen3ForCausalLM:
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        max_position_embeddings=256, tie_word_embeddings=tied, attn_implementation="sdpa"))
+
+
+def make_samples(groups: int, per_group: int, longest: int = 40) -> list[Sample]:
+    rng, samples = random.Random(0), []
+    for group in range(groups):
+        prompt = Prompt([rng.randrange(3, 97) for _ in range(rng.randint(2, 12))], "", "math_verify", "1")
+        for _ in range(per_group):
+            response = [rng.randrange(3, 97) for _ in range(rng.randint(1, longest))]
+            samples.append(Sample(prompt, group, response, [-rng.random() * 5 for _ in response], False,
+                                  Reward(1.0, rng.random() < 0.5, "correct"), rng.gauss(0, 1)))
+    return samples
+
+
+# name: (config, samples). Three updates a rollout where there are groups enough, so the later ones are off-policy.
+CASES = {
+    "even": (dict(minibatch_prompts=2), lambda: make_samples(6, 4)),
+    "small_budget": (dict(minibatch_prompts=2, token_budget=60), lambda: make_samples(6, 4)),
+    "uneven": (dict(minibatch_prompts=3, token_budget=1), lambda: make_samples(7, 1)),
+    "one_long_sample": (dict(minibatch_prompts=2), lambda: make_samples(4, 2, 10) + [
+        Sample(Prompt([5, 6], "", "", ""), 9, [7] * 200, [-1.0] * 200, False, Reward(1.0, True, "correct"), 1.5)]),
+    "empty_rank": (dict(minibatch_prompts=1), lambda: make_samples(2, 1)),
+    "entropy_masks": (dict(minibatch_prompts=2, loss="gppo_erc", erc_low=0.99, erc_high=1.01), lambda: make_samples(6, 4)),
+}
+OPTIMIZERS = {  # SGD: weights move by the gradient itself, so equal steps mean equal gradients
+    "sgd": (functools.partial(torch.optim.SGD, lr=1.0), dict(lr=0.1, grad_clip=1e9)),
+    "adamw": (functools.partial(torch.optim.AdamW, lr=1.0), dict(lr=1e-3, grad_clip=1.0)),
+}
+
+
+def make_run(cfg: Config, optimizer, wrap: str, tied: bool) -> Run:
+    accelerator = Accelerator(cpu=True)
+    policy = Policy(tiny_model(tied))
+    if wrap == "ddp":
+        policy = accelerator.prepare(policy)
+    elif wrap == "fsdp":
+        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
+        for layer in policy.lm.base_model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(policy, mesh=mesh, reshard_after_forward=True)
+    return Run(cfg, accelerator, policy, accelerator.prepare(optimizer(policy.parameters())), SavesNothing(), [1], 0, False)
+
+
+class SavesNothing:
+    """Stands for a tokenizer in save_pretrained."""
+
+    def save_pretrained(self, folder) -> None:
+        pass
+
+
+def whole(run: Run) -> dict[str, torch.Tensor]:
+    return {name: (t.full_tensor() if hasattr(t, "full_tensor") else t).clone() for name, t in run.bare.lm.state_dict().items()}
+
+
+def outcome(case: str, optimizer: str, wrap: str, tied: bool) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Metrics and final weights of the updates of one rollout."""
+    make, options = OPTIMIZERS[optimizer]
+    settings, samples = CASES[case]
+    run = make_run(Config(**{"warmup_steps": 0, **options, **settings}), make, wrap, tied)
+    return rl_gppo.train_on(samples(), 1, run), whole(run)
+
+
+GRID = [(case, optimizer, wrap, tied) for wrap in ("ddp", "fsdp") for case in CASES for optimizer in OPTIMIZERS
+        for tied in ((True, False) if case == "even" else (True,))]
+
+
+def two_ranks(rank: int, port: int, folder: str) -> None:
+    """All cases of GRID on two gloo ranks, in one pair of processes; every rank writes what it got."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
+    torch.set_num_threads(1)
+    results = {key: outcome(*key) for key in GRID}
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    for wrap in ("ddp", "fsdp"):
+        checkpoint_round_trip(Path(folder) / wrap, wrap)
+    torch.distributed.destroy_process_group()
+
+
+def checkpoint_round_trip(out: Path, wrap: str) -> None:
+    """Two steps in one go; and one step, checkpoint, a new run that loads it, the second step."""
+    cfg = Config(output_dir=str(out), minibatch_prompts=2, warmup_steps=0, lr=1e-3)
+    make = functools.partial(torch.optim.AdamW, lr=1e-3)
+    run = make_run(cfg, make, wrap, True)
+    for step in (1, 2):
+        metrics = rl_gppo.train_on(make_samples(4, 2), step, run)
+        if step == 1:
+            rl_gppo.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+            saved = whole(run)
+    expected = whole(run)
+    run = make_run(cfg, make, wrap, True)
+    state = rl_gppo.load_checkpoint(out / "checkpoint-1", run)
+    loaded = whole(run)
+    again = rl_gppo.train_on(make_samples(4, 2), 2, run)
+    rl_gppo.save_pretrained(out / "final", run)
+    if run.rank == 0:
+        torch.save({"state": state, "saved": saved, "loaded": loaded, "expected": expected, "got": whole(run),
+                    "metrics": metrics, "again": again}, out / "round_trip.pt")
+    else:
+        whole(run)  # gathering is collective
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(two_ranks, (free_port(), str(folder)), nprocs=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(ranks) -> list[dict]:
+    return [torch.load(ranks / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case, optimizer, wrap, tied", GRID)
+def test_two_ranks_are_one(results, case, optimizer, wrap, tied):
+    """1e-5 relative in fp32; the one rank has all samples in one micro-batch, whatever the two have."""
+    make, options = OPTIMIZERS[optimizer]
+    settings, samples = CASES[case]
+    run = make_run(Config(**{"warmup_steps": 0, **options, **settings, "token_budget": 10**6}), make, "none", tied)
+    before = whole(run)
+    metrics, weights = rl_gppo.train_on(samples(), 1, run), whole(run)
+    assert metrics["updates_skipped"] == 0 and metrics["grad_norm"] > 0
+    assert case == "empty_rank" or metrics["approx_kl"] > 0  # later updates are off-policy
+    for got, new in (result[case, optimizer, wrap, tied] for result in results):
+        assert got["updates"] == metrics["updates"]
+        for key in ("loss", "pg_loss", "sft_loss", "entropy", "rollout_logprob_diff", "grad_norm", "clip_frac_high", "clip_frac_low"):
+            assert got[key] == pytest.approx(metrics[key], rel=1e-5, abs=1e-7), key
+        for name, weight in weights.items():
+            assert (new[name] - weight).norm() <= 1e-5 * weight.norm(), name
+            if optimizer == "sgd":  # the step itself: the gradient, to 1e-5
+                step = (weight - before[name]).norm()
+                assert (new[name] - weight).norm() <= 1e-5 * step + 1e-7 * weight.norm(), name
+                assert step > 0, name
+
+
+def test_ranks_end_with_the_same_bits(results):
+    for key in GRID:
+        (mine, weights), (theirs, other) = (result[key] for result in results)
+        assert mine == theirs and all(torch.equal(w, other[name]) for name, w in weights.items()), key
+
+
+@pytest.mark.parametrize("wrap", ["ddp", "fsdp"])
+def test_checkpoint_of_two_ranks(ranks, wrap):
+    got = torch.load(ranks / wrap / "round_trip.pt", weights_only=False)
+    assert got["state"] == {"step": 1, "cursor": 4, "best": None} and got["metrics"] == got["again"]
+    for name, weight in got["expected"].items():
+        assert torch.equal(got["loaded"][name], got["saved"][name]) and torch.equal(got["got"][name], weight), name
+        assert not torch.equal(weight, got["saved"][name])
+    for folder, weights in (("checkpoint-1", got["saved"]), ("final", got["expected"])):
+        lm = AutoModelForCausalLM.from_pretrained(ranks / wrap / folder)
+        assert all(torch.equal(t, weights[name]) for name, t in lm.state_dict().items())
+    assert not list((ranks / wrap).glob("*.partial"))
