@@ -14,7 +14,6 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from accelerate import Accelerator
-from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -189,3 +188,50 @@ def test_checkpoint_of_two_ranks(ranks, wrap):
         lm = AutoModelForCausalLM.from_pretrained(ranks / wrap / folder)
         assert all(torch.equal(t, weights[name]) for name, t in lm.state_dict().items())
     assert not list((ranks / wrap).glob("*.partial"))
+
+
+# ------------------------------------------------------------------------------------------------------------ whole runs
+def rl(out: Path, ranks: int, *flags) -> list[dict]:
+    """A run of rl_gppo.py under the launch command for CPU ranks; its metrics.jsonl."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--num_processes", 2, "--main_process_port", free_port()] if ranks == 2 else [sys.executable]
+    done = subprocess.run(list(map(str, [*launch, ROOT / "rl_gppo.py", "--output_dir", out, *flags])), text=True, capture_output=True,
+                          env={**os.environ, "ACCELERATE_USE_CPU": "true"}, cwd=out.parent, timeout=300)
+    assert done.returncode == 0 and f"{ranks} rank(s)" in done.stdout, done.stderr[-4000:]
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    toy.make_model(str(folder))
+    return str(folder)
+
+
+# An untrained model rarely writes </think>; a score for that gives its groups something to differ in.
+SMALL = ["--steps", 3, "--prompts_per_step", 4, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--eval_file=", "--max_response_tokens", 24,
+         "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0]
+SPREAD = ["--no_think_end", 0.5, "--no_think_start", -0.5]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "hf"])
+def test_run_of_two_ranks(tmp_path, model, engine):
+    """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
+    flags = ["--model", model, "--rollout", engine, *SMALL, *SPREAD]
+    two, one = rl(tmp_path / "two", 2, *flags), rl(tmp_path / "one", 1, *flags)
+    assert [m["step"] for m in two] == [m["step"] for m in one] == [1, 2, 3]
+    for a, b in zip(two, one):
+        assert a["rollout_logprob_diff"] < 1e-4 and a["updates"] >= 1 and a["grad_norm"] > 0
+        for key in set(rl_gppo.METRICS) - {"rollout_s", "reward_s", "train_s", "sync_s", "step_s", "rollout_logprob_diff"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-5), (key, a["step"])
+    assert sum(m["approx_kl"] for m in two) > 0
+    finals = [AutoModelForCausalLM.from_pretrained(tmp_path / run / "final").state_dict() for run in ("two", "one")]
+    start = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    for name, weight in finals[1].items():
+        assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
+
+
+def test_ranks_skip_a_step_without_groups_together(tmp_path, model):
+    """Every response scores -1, so no group is left on any rank: no update, and nobody waits for one."""
+    for row in rl(tmp_path / "run", 2, "--model", model, "--rollout", "hf", *SMALL):
+        assert row["groups_kept"] == 0 and row["groups_all_wrong"] == 4 and "loss" not in row
