@@ -58,6 +58,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 from transformers.utils.logging import disable_progress_bar
@@ -1081,6 +1082,9 @@ def make_engine(cfg: Config, path: str, run: Run):
 def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
     """Everything before the first step: (run, engine, training prompts, held-out prompts, state), resumed where it was left."""
     accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir)
+    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
+        # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
     rank, world, out, path = accelerator.process_index, accelerator.num_processes, Path(cfg.output_dir), cfg.model
     if world % cfg.vllm_tensor_parallel:
         die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {world} ranks")

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from accelerate import Accelerator
+import yaml
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import rl_gppo
@@ -214,24 +216,93 @@ SMALL = ["--steps", 3, "--prompts_per_step", 4, "--responses_per_prompt", 8, "--
 SPREAD = ["--no_think_end", 0.5, "--no_think_start", -0.5]
 
 
+def same_run(two: Path, one: Path, model: str, expected: list[dict]) -> None:
+    """Metrics and final weights of the run in `two` are those of the run in `one`."""
+    metrics = [json.loads(line) for line in (two / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics] == [m["step"] for m in expected] == [1, 2, 3]
+    for a, b in zip(metrics, expected):
+        assert a["rollout_logprob_diff"] < 1e-4 and a["updates"] >= 1 and a["grad_norm"] > 0
+        for key in set(rl_gppo.METRICS) - {"rollout_s", "reward_s", "train_s", "sync_s", "step_s", "rollout_logprob_diff"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-5), (key, a["step"])
+    assert sum(m["approx_kl"] for m in metrics) > 0
+    finals = [AutoModelForCausalLM.from_pretrained(run / "final").state_dict() for run in (two, one)]
+    start = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    for name, weight in finals[1].items():
+        assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
+
+
 @pytest.mark.parametrize("engine", ["vllm", "hf"])
 def test_run_of_two_ranks(tmp_path, model, engine):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
     flags = ["--model", model, "--rollout", engine, *SMALL, *SPREAD]
-    two, one = rl(tmp_path / "two", 2, *flags), rl(tmp_path / "one", 1, *flags)
-    assert [m["step"] for m in two] == [m["step"] for m in one] == [1, 2, 3]
-    for a, b in zip(two, one):
-        assert a["rollout_logprob_diff"] < 1e-4 and a["updates"] >= 1 and a["grad_norm"] > 0
-        for key in set(rl_gppo.METRICS) - {"rollout_s", "reward_s", "train_s", "sync_s", "step_s", "rollout_logprob_diff"}:
-            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-5), (key, a["step"])
-    assert sum(m["approx_kl"] for m in two) > 0
-    finals = [AutoModelForCausalLM.from_pretrained(tmp_path / run / "final").state_dict() for run in ("two", "one")]
-    start = AutoModelForCausalLM.from_pretrained(model).state_dict()
-    for name, weight in finals[1].items():
-        assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
+    rl(tmp_path / "two", 2, *flags)
+    same_run(tmp_path / "two", tmp_path / "one", model, rl(tmp_path / "one", 1, *flags))
 
 
 def test_ranks_skip_a_step_without_groups_together(tmp_path, model):
     """Every response scores -1, so no group is left on any rank: no update, and nobody waits for one."""
     for row in rl(tmp_path / "run", 2, "--model", model, "--rollout", "hf", *SMALL):
         assert row["groups_kept"] == 0 and row["groups_all_wrong"] == 4 and "loss" not in row
+
+
+# ---------------------------------------------------------------------------------------- FSDP2 as Accelerate prepares it
+def recipe_environment(name: str) -> dict[str, str]:
+    """The variables that accelerate launch makes of a config file of recipes/."""
+    config = yaml.safe_load((ROOT / "recipes" / name).read_text())
+    return {"ACCELERATE_USE_FSDP": "true", **{key.upper(): str(value) for key, value in config["fsdp_config"].items()}}
+
+
+def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list[str]) -> None:
+    """A run under recipes/fsdp2_8gpu.yaml on two CPU ranks. Accelerate takes FSDP for GPUs only, so its state is told."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                      ACCELERATE_USE_CPU="true", **recipe_environment("fsdp2_8gpu.yaml"))
+    torch.set_num_threads(1)
+
+    def accelerator_of_gpus(**options) -> Accelerator:
+        accelerator = Accelerator(cpu=True, mixed_precision=precision, **options)
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        if precision != "no":
+            accelerator.state.fsdp_plugin.set_mixed_precision(precision)
+        return accelerator
+
+    rl_gppo.Accelerator = accelerator_of_gpus
+    if precision == "no":
+        one_step = rl_gppo.one_step
+        rl_gppo.one_step = lambda *args: one_step(*args) if isinstance(args[-1].policy, FSDPModule) else sys.exit("nothing was sharded")
+        rl_gppo.main(flags)
+    else:  # the update alone: on the CPU a bf16 engine and a bf16 trainer round differently
+        rl_gppo.make_engine = lambda *_: None
+        run, *_ = rl_gppo.start(rl_gppo.read_config(flags))
+        batch = rl_gppo.collate(make_samples(2, 2), False, "cpu", 0)
+        logprobs, entropy = run.policy(batch, run.cfg, True)
+        seen = {}
+        run.bare.lm.base_model.layers[0].register_forward_hook(lambda module, args, out: seen.update(layer=out[0].dtype))
+        metrics = rl_gppo.train_on(make_samples(4, 2), 1, run)
+        seen.update(logprobs=logprobs.dtype, entropy=entropy.dtype, weights={p.dtype for p in run.policy.parameters()},
+                    adam={t.dtype for s in run.optimizer.state.values() for t in s.values()})
+        torch.save({"logprobs": logprobs.detach(), "metrics": metrics, "dtypes": seen}, f"{folder}/bf16_{rank}.pt")
+
+
+def test_sharded_run_is_the_run_of_one_rank(tmp_path, model):
+    """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
+    flags = ["--model", model, "--rollout", "vllm", *SMALL, *SPREAD]
+    out = tmp_path / "two"
+    mp.spawn(sharded_stage, (free_port(), str(tmp_path), "no", list(map(str, ["--output_dir", out, *flags]))), nprocs=2)
+    same_run(out, tmp_path / "one", model, rl(tmp_path / "one", 1, *flags))
+
+
+def test_bf16_keeps_fp32_where_it_matters(tmp_path, model):
+    """Layers compute in bf16; log-probabilities, master weights and Adam states stay fp32."""
+    mp.spawn(sharded_stage, (free_port(), str(tmp_path), "bf16", ["--output_dir", str(tmp_path / "run"), "--model", model, "--eval_file="]), nprocs=2)
+    policy = Policy(rl_gppo.load_model(Config(), model)[0])
+    batch = rl_gppo.collate(make_samples(2, 2), False, "cpu", 0)
+    exact, _ = policy(batch, Config(), True)
+    for rank in range(2):
+        got = torch.load(tmp_path / f"bf16_{rank}.pt")
+        f32 = torch.float32
+        assert got["dtypes"] == dict(layer=torch.bfloat16, logprobs=f32, entropy=f32, weights={f32}, adam={f32})
+        assert 0 < (got["logprobs"] - exact).abs().max() < 0.05
+        rounded = got["logprobs"].bfloat16().float() == got["logprobs"]
+        assert rounded[batch["mask"]].float().mean() < 0.1  # fp32 numbers, not bf16 ones in an fp32 tensor
+        assert got["metrics"]["updates_skipped"] == 0 and got["metrics"]["grad_norm"] > 0
