@@ -730,6 +730,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
         # Accelerate's own policy would also cast the loss to bf16 and add up gradients over ranks in bf16
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
+    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher leaves one thread
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     checkpoint = broadcast_object_list([checkpoint])[0]
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     learner = Learner(lm)

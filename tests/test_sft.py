@@ -333,6 +333,21 @@ def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
     assert metrics_of(whole / "stopped")[-1]["loss"] == pytest.approx(metrics_of(whole / "whole")[-1]["loss"], rel=1e-4)
 
 
+def test_all_cores_compute_under_accelerate_launch(whole, model, monkeypatch):
+    """On a CPU the launcher sets OMP_NUM_THREADS=1."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(os.cpu_count() + 1)
+        sft.start(sft.read_config(command(model, whole, "threads")[1:]))
+        assert torch.get_num_threads() == os.cpu_count()
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))  # a core for each rank
+        sft.start(sft.read_config(command(model, whole, "threads", "--resume", "never")[1:]))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def launch(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0",
                            *arguments], env={**ENV, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
