@@ -1,47 +1,71 @@
 """The paper's ablations of GPPO on problems small enough for a laptop, run by rl_gppo.py itself.
 
-    python benchmarks/ablations.py clipping --seeds 10          # Fig. 2, Eq. 12, 16
-    python benchmarks/ablations.py sft_coef | zero_advantage | staleness | soft_reward   [--seeds 5] [--jobs 2]
+    python benchmarks/ablations.py clipping --seeds 10       # Fig. 2, Eq. 12, 16: nine losses, where clipping acts and where not
+    python benchmarks/ablations.py border                    # GPPO against Clip-Higher by lr; what moves the border
+    python benchmarks/ablations.py staleness                 # the same by updates per rollout
+    python benchmarks/ablations.py sft_coef | zero_advantage | soft_reward | wrong_traces       # Table 6, Fig. 5, Fig. 3, Table 2
+    python benchmarks/ablations.py cost                      # the update of each loss, in times of clip_higher's
 
-Every cell is one run of `rl_gppo.py --output_dir runs/ablations/EXPERIMENT/CELL-SEED`; a cell that is complete is not run
-again, so a grid that was interrupted goes on. Writes figures/EXPERIMENT.csv (a row a cell and seed), figures/EXPERIMENT.png
-(mean and 95 % t-interval over seeds) and prints a table with the paired difference to the first cell of the same group.
+Problems: toy:math-terms=4-right=0.3, sums of four digits. The 0.8M-parameter model is warmed up once by SFT on traces of which 30 %
+are right, and answers a third of the problems; a seed decides the prompts, rollouts and mini-batches of the RL stage (and the SFT
+too in wrong_traces). Every cell is one run of rl_gppo.py in runs/ablations/EXPERIMENT/CELL-SEED, with the flags printed by
+--list; a finished one is not run again, so an interrupted grid goes on. Writes figures/EXPERIMENT.csv (a row a cell and seed) and
+figures/EXPERIMENT.png (mean and 95 % t-interval over seeds), and prints a table with the paired difference to the first cell of
+the same group. A run takes half a minute of one core.
 """
 
 import argparse
-import concurrent.futures
 import csv
+import dataclasses
 import json
 import math
+import multiprocessing
+import multiprocessing.connection
 import os
+import random
+import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
-BASE = {"rollout": "hf", "reward_workers": 1, "save_every": 0, "eval_every": 10, "steps": 60, "sft_coef": 0.0}
+sys.path.insert(0, str(ROOT))
+import toy  # noqa: E402  (the root is known only now)
+
+TOY = "toy:math-terms=4-right=0.3"
+BASE = {"train_file": TOY, "eval_file": TOY, "rollout": "hf", "reward_workers": 1, "save_every": 0, "eval_every": 5, "steps": 20,
+        "prompts_per_step": 16, "warmup_steps": 3, "sft_coef": 0.0}
 T95 = [math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
 
-CLIPPING = {
+LOSSES = {
     "clip_higher": {"loss": "clip_higher"}, "ppo": {"loss": "ppo"}, "gppo": {"loss": "gppo"}, "gppo_high": {"loss": "gppo_high"},
-    "ce_gppo b1=0.5": {"loss": "gppo", "beta1": 0.5}, "cispo": {"loss": "cispo"}, "gspo": {"loss": "gspo"},
+    "ce_gppo beta1=0.5": {"loss": "gppo", "beta1": 0.5}, "cispo": {"loss": "cispo"}, "gspo": {"loss": "gspo"},
     "reinforce": {"loss": "reinforce"}, "gppo_erc": {"loss": "gppo_erc"},
 }
-ACTS = {"minibatch_prompts": 2, "lr": 1e-4}  # 16 updates a rollout: several percent of the tokens leave the band
-HARDLY = {"minibatch_prompts": 8, "lr": 5e-5}  # 4 updates: a few per mille do; the losses must coincide
+ACTS = {"minibatch_prompts": 1, "lr": 1e-4}  # 16 updates a rollout: percents of the tokens leave the band
+HARDLY = {"minibatch_prompts": 4, "lr": 3e-5}  # 4 updates: next to none do, and the losses must coincide
+BORDER = {"alpha=0": {}, "alpha=0.1": {"sft_coef": 0.1}}
 EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a group is what the others are compared with
     "clipping": {f"{group}/{name}": {**regime, **flags} for group, regime in (("acts", ACTS), ("hardly", HARDLY))
-                 for name, flags in CLIPPING.items()},
+                 for name, flags in LOSSES.items()},
+    "border": {f"lr={lr:g} {name}/{cell}": {"minibatch_prompts": 1, "lr": lr, **flags, **LOSSES[cell]}
+               for lr in (2e-5, 4e-5, 7e-5) for name, flags in BORDER.items()
+               for cell in ("clip_higher", "gppo", "ce_gppo beta1=0.5", "gppo_erc")},
+    "staleness": {f"{16 // size} updates/{loss}": {"minibatch_prompts": size, "loss": loss, "lr": 5e-5}
+                  for size in (16, 8, 4, 2, 1) for loss in ("clip_higher", "gppo")},
     "sft_coef": {f"alpha/{alpha}": {"sft_coef": alpha} for alpha in (0.0, 0.05, 0.1, 0.2)},
     "zero_advantage": {"filter/on": {}, "filter/off": {"zero_advantage_filter": False},
                        "filter/dynamic_sampling": {"dynamic_sampling": True}},
-    "staleness": {f"{32 // size} updates/{loss}": {"minibatch_prompts": size, "loss": loss, "lr": 1e-4}
-                  for size in (32, 16, 8, 4, 2) for loss in ("clip_higher", "gppo")},
     "soft_reward": {f"reward/{kind}": {"train_file": "toy:code", "eval_file": "toy:code", "code_reward": kind}
                     for kind in ("all_or_nothing", "pass_rate")},
+    "wrong_traces": {f"{level}/{name}": {"train_file": file, "eval_file": file}  # the model is made by sft_of
+                     for level, file in (("easy", "toy:math-terms=3-right=0.7"), ("hard", "toy:math-terms=5-right=0.3"))
+                     for name in ("mixed", "right only")},
 }
 
 
@@ -49,15 +73,85 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def run_cell(folder: Path, flags: dict, threads: int) -> str | None:
-    """Runs one cell unless it is complete. Returns None, or the last line of its error output."""
-    if (folder / "final").exists():
-        return None
-    command = [sys.executable, str(ROOT / "rl_gppo.py"), "--output_dir", str(folder)]
-    command += [part for key, value in flags.items() for part in (f"--{key}", str(value).lower() if value in (True, False) else str(value))]
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no output"])[-1]
+def sft_of(kind: str, right_only: bool, seed: int, folder: Path) -> str:
+    """Table 2: SFT on a pool of 8,192 toy traces, whole or only the right ones, for as many epochs; returns the model's folder."""
+    if not (folder / "sft" / "final").exists():
+        pool = toy.sft_rows(kind, 8192, seed)
+        if right_only:
+            pool = [row for row in pool if f"boxed{{{eval(row['messages'][0]['content'].strip('='))}}}" in row["messages"][1]["content"]]
+        toy.make_model(str(folder / "init"), seed)
+        (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
+        subprocess.run([sys.executable, str(ROOT / "sft.py"), "--model", str(folder / "init"), "--train_file", str(folder / "traces.jsonl"),
+                        "--output_dir", str(folder / "sft"), *toy.WARM_UP, "--global_batch", "32"], check=True)
+    return str(folder / "sft" / "final")
+
+
+def run_cell(folder: Path, flags: dict, threads: int) -> None:
+    """One run of rl_gppo.py, in a process that was forked from one that has imported it; all it says goes to FOLDER.log."""
+    import torch
+
+    import rl_gppo
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # its own is shared with the parent and the other cells
+    log = Path(f"{folder}.log").open("w")
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    if "wrong_traces" in folder.parts:
+        kind, right_only = flags["train_file"].removeprefix("toy:"), "right_only" in folder.name
+        flags = {**flags, "model": sft_of(kind, right_only, flags["seed"], Path(f"{folder}.start"))}
+    rl_gppo.main([part for key, value in {**flags, "output_dir": folder}.items()
+                  for part in (f"--{key}", str(value).lower() if isinstance(value, bool) else str(value))])
+
+
+def run_grid(grid: dict[Path, dict], jobs: int, title: str) -> None:
+    """Runs the cells that are not complete, `jobs` at a time, and tells which failed."""
+    import rl_gppo  # noqa: F401  (once, here: importing torch and transformers costs a forked run nothing)
+
+    threads, running = max(1, (os.cpu_count() or 1) // jobs), {}
+    todo = [(folder, flags) for folder, flags in grid.items() if not (folder / "final").exists()]
+    with tqdm(total=len(todo), desc=title, mininterval=1) as bar:
+        while todo or running:
+            while todo and len(running) < jobs:
+                folder, flags = todo.pop(0)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                process = multiprocessing.get_context("fork").Process(target=run_cell, args=(folder, flags, threads))
+                process.start()
+                running[process.sentinel] = process, folder
+            for sentinel in multiprocessing.connection.wait(list(running)):
+                process, folder = running.pop(sentinel)
+                process.join()
+                bar.update()
+                if process.exitcode:
+                    tqdm.write(f"{folder.name}: exit code {process.exitcode}; see {folder}.log")
+
+
+def cost(rounds: int) -> None:
+    """Update time of each loss over clip_higher's: the updates of one rollout, all losses in turn in every round."""
+    import tempfile
+
+    import rewards
+    import rl_gppo
+
+    flags = {**BASE, "minibatch_prompts": 4, "output_dir": tempfile.mkdtemp(), "lr": 1e-12, "zero_advantage_filter": False}
+    flags["model"] = toy.prepare(str(ROOT / "runs" / "ablations" / f"toy_{TOY[4:]}_sft"), TOY[4:])
+    run, engine, train, _, _ = rl_gppo.start(rl_gppo.Config(**flags))
+    with rewards.RewardPool(1) as pool:
+        samples = rl_gppo.collect(engine, train[:16], 8, (0, "cost", 0, 0), 1.0, 1.0, pool, run)
+    kept, _ = rl_gppo.keep_groups(samples, run.cfg)
+    seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
+    for turn in tqdm(range(rounds + 1), "cost", mininterval=1):
+        for name in random.Random(turn).sample(list(LOSSES), len(LOSSES)):
+            run.cfg = dataclasses.replace(rl_gppo.Config(**flags), **LOSSES[name])
+            begun = time.perf_counter()
+            rl_gppo.train_on(kept, 1, run)
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - begun)
+    print("| loss | update, s | times clip_higher's (95 %) |\n|---|---|---|")
+    for name, times in seconds.items():
+        ratio, half = interval([a / b for a, b in zip(times, seconds["clip_higher"])])
+        print(f"| {name} | {statistics.median(times):.3f} | {ratio:.3f} ± {half if name != 'clip_higher' else 0:.3f} |")
 
 
 def summary(folder: Path) -> dict[str, float]:
@@ -81,7 +175,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), t * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
 
 
-def draw(experiment: str, out: Path, cells: dict, seeds: int) -> None:
+def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> None:
     """A row a group of cells: held-out accuracy, entropy, gradient norm and share of tokens out of the band over steps."""
     import matplotlib
 
@@ -99,7 +193,7 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int) -> None:
             for cell in (c for c in cells if c.split("/")[0] == group):
                 curves: dict[int, list[float]] = {}
                 for seed in range(seeds):
-                    for line in read(out / f"{cell.replace('/', '_').replace(' ', '_')}-{seed}" / file):
+                    for line in read(out / f"{label(cell)}-{seed}" / file):
                         if line.get(key) is not None:
                             curves.setdefault(line["step"], []).append(line[key])
                 steps = sorted(curves)
@@ -110,40 +204,56 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int) -> None:
             axis.set(title=f"{group}: {title}", xlabel="step")
             axis.grid(alpha=0.3)
         row[0].legend(fontsize=7)
-    figure.savefig(ROOT / "figures" / f"{experiment}.png", dpi=90)
+    figure.savefig(figures / f"{experiment}.png", dpi=90)
     plt.close(figure)
+
+
+def label(cell: str) -> str:
+    return "".join(c if c.isalnum() or c in ".=-" else "_" for c in cell)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("experiment", choices=[*EXPERIMENTS, "cost"])
+    parser.add_argument("--seeds", type=int, default=5, help="of every cell; rounds of cost")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time; cores are divided among them")
     parser.add_argument("--steps", type=int, default=BASE["steps"])
     parser.add_argument("--cells", nargs="*", help="only these (as printed)")
+    parser.add_argument("--out", default=str(ROOT / "runs" / "ablations"))
+    parser.add_argument("--figures", default=str(ROOT / "figures"))
+    parser.add_argument("--list", action="store_true", help="print the cells and their flags, and exit")
     args = parser.parse_args()
+    if args.experiment == "cost":
+        return cost(args.seeds)
     cells = {name: flags for name, flags in EXPERIMENTS[args.experiment].items() if not args.cells or name in args.cells}
     if not cells:
         parser.error(f"--cells: none of {args.cells} in {list(EXPERIMENTS[args.experiment])}")
-    out = ROOT / "runs" / "ablations" / args.experiment
-    grid = [(name, seed, out / f"{name.replace('/', '_').replace(' ', '_')}-{seed}") for seed in range(args.seeds) for name in cells]
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        futures = {pool.submit(run_cell, folder, {**BASE, "steps": args.steps, **cells[name], "seed": seed}, threads): (name, seed)
-                   for name, seed, folder in grid}
-        for future in tqdm(concurrent.futures.as_completed(futures), args.experiment, len(futures), mininterval=1):
-            if error := future.result():
-                tqdm.write(f"{futures[future]}: {error}")
-    rows = [{"cell": name, "seed": seed, **summary(folder)} for name, seed, folder in grid if (folder / "final").exists()]
+    if args.list:
+        return print(*(f"{name}: {' '.join(f'--{k} {v}' for k, v in {**BASE, **flags}.items())}" for name, flags in cells.items()), sep="\n")
+    out, figures = Path(args.out) / args.experiment, Path(args.figures)
+    grid = {out / f"{label(name)}-{seed}": {**BASE, "steps": args.steps, **cells[name], "seed": seed}
+            for seed in range(args.seeds) for name in cells}
+    for kind in sorted({flags["train_file"][4:] for flags in grid.values()} if args.experiment != "wrong_traces" else []):
+        model = toy.prepare(str(Path(args.out) / f"toy_{kind}_sft"), kind)  # one warm-up for all cells, on all cores
+        for flags in grid.values():
+            flags |= {"model": model} if flags["train_file"][4:] == kind else {}
+    run_grid(grid, args.jobs, args.experiment)
+    rows = [{"cell": name, "seed": seed, **summary(out / f"{label(name)}-{seed}")}
+            for name in cells for seed in range(args.seeds) if (out / f"{label(name)}-{seed}" / "final").exists()]
     if not rows:
         sys.exit("ablations.py: no cell finished; the errors are above")
-    with (ROOT / "figures" / f"{args.experiment}.csv").open("w", newline="") as file:
+    figures.mkdir(parents=True, exist_ok=True)
+    with (figures / f"{args.experiment}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(rows)
-    draw(args.experiment, out, cells, args.seeds)
-    print("| cell | start | end (95 %) | difference to the first of its group, paired | best | entropy | grad norm | above | below | update time |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+        writer.writerows({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    draw(args.experiment, out, cells, args.seeds, figures)
+    table(rows, cells)
+
+
+def table(rows: list[dict], cells: dict) -> None:
+    """Means over seeds; differences are paired by seed. `above`, `below`: tokens out of the band with A > 0 and A < 0."""
+    print("| cell | start | end (95 %) | end, paired difference | best | entropy | grad norm | above | below |\n" + "|---" * 9 + "|")
     by_cell = {name: {row["seed"]: row for row in rows if row["cell"] == name} for name in cells}
     for name, seeds in by_cell.items():
         first = by_cell[next(c for c in cells if c.split("/")[0] == name.split("/")[0])]
@@ -152,11 +262,10 @@ def main() -> None:
             continue
         end, half = interval([row["end"] for row in seeds.values()])
         delta, delta_half = interval([seeds[s]["end"] - first[s]["end"] for s in paired])
-        cost = np.median([seeds[s]["train_s"] / first[s]["train_s"] for s in paired])
-        other = {k: np.mean([row[k] for row in seeds.values()]) for k in ("start", "best", "entropy_end", "grad_norm", "clip_high", "clip_low")}
-        print(f"| {name} | {other['start']:.3f} | {end:.3f} ± {half:.3f} | " + ("" if seeds is first else f"{delta:+.3f} ± {delta_half:.3f}")
-              + f" | {other['best']:.3f} | {other['entropy_end']:.3f} | {other['grad_norm']:.3f} | {other['clip_high']:.2%} | "
-              f"{other['clip_low']:.2%} | {cost:.2f} |")
+        start, best, entropy, norm, high, low = (np.mean([row[k] for row in seeds.values()])
+                                                 for k in ("start", "best", "entropy_end", "grad_norm", "clip_high", "clip_low"))
+        print(f"| {name} | {start:.3f} | {end:.3f} ± {half:.3f} | {'' if seeds is first else f'{delta:+.3f} ± {delta_half:.3f}'} | {best:.3f} | "
+              f"{entropy:.3f} | {norm:.2f} | {high:.2%} | {low:.2%} |")
 
 
 if __name__ == "__main__":
