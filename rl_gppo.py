@@ -34,20 +34,24 @@ Differs from the paper or its released code, on purpose:
 
 import dataclasses
 import difflib
+import errno
 import hashlib
 import inspect
 import json
 import math
 import os
+import pickle
 import random
 import re
 import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +59,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -67,6 +72,7 @@ import rewards
 import toy
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a checkpoint of one process is meant
 
 
 # ---------------------------------------------------------------------------------------------------------------- config
@@ -114,6 +120,7 @@ class Config:
     rollout_batch: int = 256  # responses generated at once by hf
     vllm_memory: float = 0.6  # share of GPU memory for the engine (asleep during updates)
     vllm_tensor_parallel: int = 1  # GPUs of one engine; must divide the number of ranks
+    rank_timeout_s: int = 3600  # a rank that waits this long for another ends the run; longer than the slowest rollout
     # rewards
     reward_workers: int = 0  # processes per rank; 0 = cores / ranks on this machine
     reward_timeout_s: float = 10.0  # per response; code: the sum over its tests is bounded by the sandbox
@@ -134,17 +141,20 @@ class Config:
 
 
 MAY_CHANGE = {"steps", "eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "plan", "plan_gpu_gb", "output_dir",
-              "reward_workers", "reward_timeout_s", "rollout", "rollout_batch", "vllm_memory", "token_budget"}  # on resume
+              "reward_workers", "reward_timeout_s", "rank_timeout_s", "rollout", "rollout_batch", "vllm_memory",
+              "token_budget"}  # on resume
 
 
 def die(message: str) -> None:
     """Ends the run for a user's mistake: one line from rank 0, exit code 2."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"rl_gppo.py: {message}", file=sys.stderr)
+        tqdm.write(f"rl_gppo.py: {message}", file=sys.stderr)  # not into the middle of a progress bar
     sys.exit(2)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    if isinstance(error, dcp.api.CheckpointException):  # holds the error of each rank and its traceback
+        error = next(iter(error.failures.values()))[0]
     return " ".join(str(error).split())[:300]
 
 
@@ -184,7 +194,8 @@ def read_config(argv: list[str]) -> Config:
     for key, allowed in choices.items():
         if getattr(cfg, key) not in allowed:
             die(f"{key} must be one of {', '.join(allowed)}; got {getattr(cfg, key)!r}")
-    for key in ("prompts_per_step", "minibatch_prompts", "token_budget", "logit_chunk", "max_response_tokens", "eval_responses"):
+    for key in ("prompts_per_step", "minibatch_prompts", "token_budget", "logit_chunk", "max_response_tokens", "eval_responses",
+                "keep_checkpoints", "rank_timeout_s"):
         if getattr(cfg, key) < 1:
             die(f"{key} must be at least 1, got {getattr(cfg, key)}")
     if cfg.responses_per_prompt < 2:
@@ -518,7 +529,7 @@ class SeededSampler(LogitsProcessor):
 
     def __init__(self, seeds: list[int], temperature: float, top_p: float):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature, self.top_p, self.logprobs = temperature, top_p, []
+        self.temperature, self.top_p, self.logprobs, self.noise = temperature, top_p, [], []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # (rows, V) -> (rows, V)
         logprobs = (scores.float() / self.temperature).log_softmax(-1)
@@ -526,8 +537,10 @@ class SeededSampler(LogitsProcessor):
             ranked, order = logprobs.sort(-1, descending=True)
             beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
             logprobs = logprobs.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf).log_softmax(-1)
-        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators])
-        token = (logprobs - noise.to(logprobs.device).log()).argmax(-1, keepdim=True)
+        if not self.noise:  # for many steps at once where the vocabulary is small: a call a row and step would cost more
+            shape = max(1, 4096 // scores.shape[-1]), scores.shape[-1]
+            self.noise = list(torch.stack([torch.empty(shape).exponential_(generator=g) for g in self.generators], 1).log())
+        token = (logprobs - self.noise.pop(0).to(logprobs.device)).argmax(-1, keepdim=True)
         self.logprobs.append(logprobs.gather(-1, token))
         return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
 
@@ -732,7 +745,10 @@ def micro_loss(batch: dict, tokens: float, positive_tokens: float, run: Run) -> 
     cfg, weight = run.cfg, batch["weight"]
     loss_fn = LOSSES[cfg.loss]
     wants_entropy = "entropy" in inspect.signature(loss_fn).parameters
-    logprobs, entropy = run.policy(batch, cfg, wants_entropy)
+    first = "old_logprobs" not in batch  # nothing was updated since the rollout: this policy is π_old
+    logprobs, entropy = run.policy(batch, cfg, wants_entropy or first)
+    if first:
+        batch |= {"old_logprobs": logprobs.detach(), "old_entropy": entropy}
     extra = dict(entropy=entropy, old_entropy=batch["old_entropy"]) if wants_entropy else {}
     loss, clipped = loss_fn(logprobs, batch["old_logprobs"], batch["advantages"], batch["mask"], cfg, **extra)
     if cfg.rollout_correction_cap:  # truncated importance sampling between the engine's policy and the trainer's
@@ -744,7 +760,9 @@ def micro_loss(batch: dict, tokens: float, positive_tokens: float, run: Run) -> 
         log_ratio = (logprobs - batch["old_logprobs"]).clamp(-20, 20)
         high, low = clipped & (batch["advantages"] > 0), clipped & (batch["advantages"] < 0)
         stats = {"pg_loss": pg_loss.detach(), "sft_loss": sft_loss.detach(), "clip_high": (high * weight).sum(),
-                 "clip_low": (low * weight).sum(), "kl": ((log_ratio.exp() - 1 - log_ratio) * weight).sum()}
+                 "clip_low": (low * weight).sum(), "kl": ((log_ratio.exp() - 1 - log_ratio) * weight).sum(),
+                 "entropy": (batch["old_entropy"] * weight).sum(),
+                 "diff": ((batch["old_logprobs"] - batch["rollout_logprobs"]).abs() * weight).sum()}
     return pg_loss + cfg.sft_coef * sft_loss, stats
 
 
@@ -757,20 +775,18 @@ def train_on(samples: list[Sample], step: int, run: Run) -> dict[str, float]:
         batches = [collate([part[i] for i in micro], run.packed, accelerator.device, run.pad_id) for micro in plan[run.rank]]
         minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
 
-    # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1 exactly
-    sums = {"entropy": 0.0, "diff": 0.0}
+    # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1 exactly.
+    # The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
+    run.policy.eval()
     with torch.no_grad():
-        run.policy.eval()
-        for batch in (b for batches, _, _ in minibatches for b in batches):
+        for batch in (b for batches, _, _ in minibatches[1:] for b in batches):
             batch["old_logprobs"], batch["old_entropy"] = run.policy(batch, cfg, True)
-            sums["entropy"] += (batch["old_entropy"] * batch["weight"]).sum().item()
-            sums["diff"] += ((batch["old_logprobs"] - batch["rollout_logprobs"]).abs() * batch["weight"]).sum().item()
 
     run.policy.train()
     lr = cfg.lr * min(1.0, step / max(cfg.warmup_steps, 1))
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    norms, skipped = [], 0
+    sums, norms, skipped = {}, [], 0
     bar = tqdm(minibatches, f"train {step}: update", leave=False, disable=run.rank > 0, mininterval=1)
     for batches, tokens, positive_tokens in bar:
         for k, batch in enumerate(batches):
@@ -866,36 +882,55 @@ def save_pretrained(folder: Path, run: Run) -> None:
         run.tokenizer.save_pretrained(folder)
 
 
+FILE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError,
+               dcp.api.CheckpointException)  # a full disk or a damaged file comes as any of these
+
+
 def save_checkpoint(folder: Path, state: dict, run: Run) -> None:
     """Hugging Face weights + trainer/ (weights, optimizer, RNG of every rank, state.json), complete or not there at all:
     everything goes to a temporary folder that is renamed last. Then the oldest checkpoints go, but never the best one."""
-    partial = folder.with_name(folder.name + ".partial")
-    try:
+    partial, world = folder.with_name(folder.name + ".partial"), run.world
+
+    def prepare() -> None:
         if run.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             (partial / "trainer").mkdir(parents=True)
-        run.accelerator.wait_for_everyone()
+
+    def write_files() -> None:
         save_pretrained(partial, run)
-        model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
-                 no_dist=run.world == 1)
         rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
         torch.save(rng, partial / "trainer" / f"rng_{run.rank}.pt")
-        run.accelerator.wait_for_everyone()
+
+    def write_state() -> None:
+        model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
+        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
+                 no_dist=world == 1)
+        os.sync()  # or a power failure could leave the new name with empty files
+
+    def publish() -> None:
         if run.rank == 0:
             (partial / "trainer" / "state.json").write_text(json.dumps(state))
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:  # a full disk comes as any of these
-        die(f"{folder} not written ({one_line(error)}); the checkpoint before it is whole, make room and run again")
-    if run.rank == 0:
-        best = f"checkpoint-{(state['best'] or {}).get('step')}"
-        for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
-            if old.name != best:
-                shutil.rmtree(old)
-    run.accelerator.wait_for_everyone()
+            best = f"checkpoint-{(state['best'] or {}).get('step')}"
+            for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
+                if old.name != best:  # renamed first: a checkpoint that is half deleted must not look whole
+                    shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
+
+    for action in (prepare, write_files, write_state, publish):
+        error = ""
+        try:
+            action()
+        except FILE_ERRORS as caught:
+            error = one_line(caught)
+        errors = gather_object([error])  # all ranks leave together, and wait for each other
+        if any(errors):
+            if run.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)  # it takes room
+            die(f"{folder} not written: {next(filter(None, errors))}; the checkpoint before it is whole. Disk full? "
+                "Make room and run again")
 
 
 def load_checkpoint(folder: Path, run: Run) -> dict:
@@ -923,12 +958,13 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    """The rows of complete lines: what stands after the last line end was cut by a crash."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
 def append_jsonl(path: Path, rows: list[dict]) -> None:
     rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
-    with path.open("a") as file:  # NaN is no JSON
+    with path.open("a", encoding="utf-8") as file:  # NaN is no JSON
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -971,11 +1007,16 @@ def open_output(cfg: Config) -> Path | None:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").write_bytes(b"0" * 2**20)  # a full disk or a read-only folder shows here, not after an hour
         (out / ".writable").unlink()
+        for broken in out.glob("*.partial"):  # left by a run that was killed while it wrote
+            shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
     except OSError as error:
         die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
+    found = checkpoints(out)
     if cfg.resume not in ("auto", "never"):
         if not (Path(cfg.resume) / "trainer" / "state.json").exists():
             die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a folder")
+        if found and found[-1].resolve() != Path(cfg.resume).resolve():
+            die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs later; give another --output_dir")
         return Path(cfg.resume)
     if (out / "config.yaml").exists():
         before, now = yaml.safe_load((out / "config.yaml").read_text()), dataclasses.asdict(cfg)
@@ -986,7 +1027,6 @@ def open_output(cfg: Config) -> Path | None:
                 "give another --output_dir, or --resume never to set that run aside")
     elif any(out.iterdir()):
         die(f"output_dir {out} is not empty and holds no run of this trainer; give another --output_dir")
-    found = checkpoints(out)
     return found[-1] if found else None
 
 
@@ -1052,7 +1092,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, object]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=cfg.attention)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         die(f"model: {path}: {one_line(error)}")
     context = getattr(lm.config, "max_position_embeddings", None)
     if context and cfg.max_prompt_tokens + cfg.max_response_tokens > context:
@@ -1079,9 +1119,17 @@ def make_engine(cfg: Config, path: str, run: Run):
     return HFRollout(cfg, run.bare, run.stop_ids, run.pad_id)
 
 
+def check_room(out: Path, parameters: int, mixed_precision: str) -> None:
+    """A checkpoint is fp32 weights and two Adam states, and the model in the precision that it computes in."""
+    need, free = parameters * (12 + (2 if mixed_precision == "bf16" else 4)), shutil.disk_usage(out).free
+    if 0 < free < need:  # some network file systems report nothing
+        die(f"output_dir {out}: {free / 1e9:.3g} GB are free and a checkpoint takes {need / 1e9:.3g}; make room or give another")
+
+
 def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
     """Everything before the first step: (run, engine, training prompts, held-out prompts, state), resumed where it was left."""
-    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir)
+    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
     if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
         # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
@@ -1100,9 +1148,14 @@ def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
             except ValueError as error:
                 die(f"model: {error}")
         lm, tokenizer = load_model(cfg, path)
+        if rank == 0:
+            check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
         train = load_prompts(cfg.train_file, "train", tokenizer, cfg)
         held_out = load_prompts(cfg.eval_file, "eval", tokenizer, cfg) if cfg.eval_file else []
     checkpoint = broadcast_object_list([checkpoint])[0]
+    seen = gather_object([out.is_dir()])
+    if not all(seen):
+        die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share the file system it is on")
 
     eos = lm.generation_config.eos_token_id
     stop_ids = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
@@ -1117,11 +1170,14 @@ def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
     if checkpoint:
         try:
             state = load_checkpoint(checkpoint, run)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except FILE_ERRORS as error:
+            if rank_lost(error):
+                raise
             die(f"resume: {checkpoint} cannot be read: {one_line(error)}; delete it to go on from the one before")
         engine.sync(run.bare)
     if rank == 0:
-        (out / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
+        (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
+        (out / "config.yaml.partial").replace(out / "config.yaml")
         for name in ("metrics.jsonl", "eval.jsonl", "samples.jsonl"):  # lines after the checkpoint are made again
             rows = [row for row in read_jsonl(out / name) if row["step"] <= state["step"]] if checkpoint else []
             (out / f"{name}.partial").write_text("")
@@ -1181,11 +1237,9 @@ def one_step(step: int, state: dict, train: list[Prompt], engine, pool, run: Run
     return metrics
 
 
-def main(argv: list[str]) -> None:
-    cfg = read_config(argv)
-    if cfg.plan:
-        sys.exit(print(plan(cfg)))
-    run, engine, train, held_out, state = start(cfg)
+def train(cfg: Config) -> None:
+    """The whole run: steps, evaluations, checkpoints, final model."""
+    run, engine, prompts, held_out, state = start(cfg)
     out, main_rank = Path(cfg.output_dir), run.rank == 0
     stopping = []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # finish the step, save, leave
@@ -1198,22 +1252,24 @@ def main(argv: list[str]) -> None:
             evaluate(engine, held_out, state, pool, run)
         while state["step"] < cfg.steps:
             step = state["step"] = state["step"] + 1
-            metrics = one_step(step, state, train, engine, pool, run)
+            metrics = one_step(step, state, prompts, engine, pool, run)
             bar.update()
             out_of_band = metrics.get("clip_frac_high", 0.0) + metrics.get("clip_frac_low", 0.0)
             bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, {metrics['step_s']:.1f} s")
-            last = step == cfg.steps
+            last, best = step == cfg.steps, state["best"]
             stop = run.total({"stop": float(bool(stopping))})["stop"] > 0  # all ranks leave after the same step
             if held_out and (last or (cfg.eval_every and step % cfg.eval_every == 0)):
                 evaluate(engine, held_out, state, pool, run)
-            if last or stop or (cfg.save_every and step % cfg.save_every == 0):
+            if last or stop or (cfg.save_every and (step % cfg.save_every == 0 or state["best"] != best)):
                 save_checkpoint(out / f"checkpoint-{step}", state, run)
             if stop and not last:
                 if main_rank:
                     tqdm.write(f"SIGTERM: stopped after step {step}; the same command goes on from {out}/checkpoint-{step}")
                 return
-    save_pretrained(out / "final", run)
+    save_pretrained(out / "final.partial", run)
     if main_rank:
+        shutil.rmtree(out / "final", ignore_errors=True)
+        (out / "final.partial").rename(out / "final")  # so that a folder final/ is always whole
         draw_curves(out)
         for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
             print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
@@ -1222,6 +1278,31 @@ def main(argv: list[str]) -> None:
         tracker.finish()
     if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself when Python exits, and wants to find them
         run.accelerator.state.destroy_process_group()
+
+
+def rank_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone. NCCL's watchdog ends the process itself, with its own message."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def main(argv: list[str]) -> None:
+    cfg = read_config(argv)
+    if cfg.plan:
+        sys.exit(print(plan(cfg)))
+    try:
+        train(cfg)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            raise
+        die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, it goes on from the newest checkpoint")
+    except RuntimeError as error:
+        if not rank_lost(error):
+            raise
+        newest = checkpoints(Path(cfg.output_dir))[-1:] or ["the beginning"]
+        tqdm.write(f"rl_gppo.py: rank {os.environ['RANK']} lost another rank: its process or machine has died, or is silent for "
+                   f"{cfg.rank_timeout_s} s ({one_line(error)}); the same command on all machines goes on from {newest[0]}",
+                   file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

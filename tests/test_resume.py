@@ -1,0 +1,409 @@
+"""Checkpoint and resume: a run that is killed, stopped, or that meets a full disk goes on and ends with the bits of a run that was
+never interrupted; whatever the moment, `resume: auto` finds a whole checkpoint or starts anew."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import rl_gppo
+import toy
+from rewards import Reward
+
+ROOT = Path(__file__).parent.parent
+STEPS = 6
+ENV = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "OMP_NUM_THREADS": "1"}
+SMALL = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 4, "--responses_per_prompt", 4, "--minibatch_prompts", 2, "--max_response_tokens", 16,
+         "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 2, "--eval_every", 3]
+FORK = multiprocessing.get_context("forkserver")  # a stage forked from a process that has imported it starts without the 6 s of that
+FORK.set_forkserver_preload(["rl_gppo"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A folder with model/, train.jsonl and eval.jsonl."""
+    folder = tmp_path_factory.mktemp("data")
+    toy.make_model(str(folder / "model"))
+    for name, count in (("train", 64), ("eval", 8)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy.rl_rows("math", count, 0, split=name)))
+    return folder
+
+
+def flags_of(data: Path, out: Path, *more) -> list[str]:
+    return [*map(str, ["--model", data / "model", "--train_file", data / "train.jsonl", "--eval_file", data / "eval.jsonl", "--output_dir", out,
+                       *SMALL, *more])]
+
+
+@pytest.fixture(scope="module")
+def whole(data) -> Path:
+    """The uninterrupted run, in a process of its own."""
+    done = subprocess.run([sys.executable, ROOT / "rl_gppo.py", *flags_of(data, data / "whole")], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    metrics = lines_of(data / "whole", "metrics.jsonl")
+    assert [m["step"] for m in metrics] == list(range(1, STEPS + 1)) and sum(m.get("updates", 0) for m in metrics) >= STEPS
+    return data / "whole"
+
+
+def lines_of(out: Path, name: str) -> list[dict]:
+    """Rows of a JSONL file without the times in them."""
+    rows = [json.loads(line) for line in (out / name).read_text().split("\n")[:-1]]
+    return [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows]
+
+
+def same_end(out: Path, whole: Path) -> None:
+    """Identical metrics, samples, evaluations and checkpoint names, and the same bits in the final weights."""
+    for name in ("metrics.jsonl", "samples.jsonl", "eval.jsonl"):
+        assert lines_of(out, name) == lines_of(whole, name), name
+    a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert [p.name for p in rl_gppo.checkpoints(out)] == [p.name for p in rl_gppo.checkpoints(whole)]
+    assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}  # nothing left lying about
+
+
+def stage(flags: list[str], log: str, before=None, *args) -> None:
+    """The stage in a forked process, its output in a file."""
+    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    torch.set_num_threads(1)
+    if before:
+        before(*args)
+    rl_gppo.main(flags)
+
+
+def fork(flags: list[str], log: Path, before=None, *args) -> multiprocessing.Process:
+    process = FORK.Process(target=stage, args=(flags, str(log), before, *args))
+    process.start()
+    return process
+
+
+def finish(flags: list[str], log: Path, before=None, *args, code: int = 0) -> str:
+    """Runs a forked stage to its end; returns its output."""
+    process = fork(flags, log, before, *args)
+    process.join(300)
+    assert process.exitcode == code, log.read_text()[-4000:]
+    return log.read_text()
+
+
+def mistakes(output: str) -> list[str]:
+    """The lines that the stage itself wrote about an error; there must be no traceback beside them."""
+    assert "Traceback" not in output, output[-4000:]
+    return [line for line in output.replace("\r", "\n").split("\n") if line.startswith("rl_gppo.py: ")]
+
+
+# ----------------------------------------------------------------------------------------------------------------- kill -9
+def run_until(steps: int, sent: int, command: list, out: Path) -> tuple[int, str]:
+    """Starts a run, sends a signal to all its processes (as Slurm does) once it has made that many steps; (exit code, output)."""
+    process = subprocess.Popen(list(map(str, command)), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        deadline = time.time() + 300  # only a hang takes that long
+        while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= steps):
+            assert process.poll() is None and time.time() < deadline, process.communicate()[0][-4000:]
+            time.sleep(0.005)
+        os.killpg(process.pid, sent)
+        return process.wait(300), process.communicate()[0]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_killed_after_three_steps(data, whole):
+    out = data / "killed"
+    command = [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out)]
+    run_until(3, signal.SIGKILL, command, out)
+    assert 3 <= len(lines_of(out, "metrics.jsonl")) < STEPS and not (out / "final").exists()
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0 and f"step 0 of {STEPS}" not in done.stdout, done.stderr
+    same_end(out, whole)
+    before = {p: p.stat().st_mtime_ns for p in out.glob("checkpoint-*/**/*")}
+    assert finish(flags_of(data, out), data / "log").count(f"step {STEPS} of {STEPS}") == 1  # once more: nothing left to do
+    same_end(out, whole)
+    assert before == {p: p.stat().st_mtime_ns for p in out.glob("checkpoint-*/**/*")}
+
+
+def test_killed_at_ten_random_moments(data, whole):
+    """Each run goes on where the one before was killed; the moments fall into loading, rollout, update, evaluation and saving."""
+    rng, kills, finished, resumed, out = random.Random(1), 0, 0, 0, data / "random"
+    begun = time.monotonic()
+    finish(flags_of(data, data / "timed"), data / "log")
+    duration = time.monotonic() - begun
+    while kills < 10:
+        process = fork(flags_of(data, out), data / "log")
+        process.join(rng.uniform(0, duration))
+        alive = process.exitcode is None
+        process.kill()
+        process.join()
+        output = (data / "log").read_text()
+        resumed += any(f"step {step} of {STEPS}" in output for step in range(2, STEPS))
+        if alive:
+            assert process.exitcode == -signal.SIGKILL, output
+            kills += 1
+        else:
+            assert process.exitcode == 0, output[-4000:]
+            same_end(out, whole)
+            finished, out = finished + 1, data / f"random{finished}"
+    finish(flags_of(data, out), data / "log")
+    same_end(out, whole)
+    assert resumed >= 2
+
+
+def kill_at(folder: str, count: int, event_name: str = "", file: str = "") -> None:
+    """Kills this process at its count-th operation on a file whose path holds `folder` (and the event and file name given)."""
+    left = [count]
+
+    def hook(event: str, args: tuple) -> None:
+        named = any(folder in str(arg) and file in str(arg) for arg in args[:2])
+        inside = event in ("os.remove", "os.rmdir") and args[1] != -1  # rmtree names them relative to their open folder
+        if event.startswith(event_name or ("open", "os.", "shutil.")) and (named or inside):
+            left[0] -= 1
+            if left[0] == 0:
+                if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR) and not args[2] & os.O_APPEND:
+                    os.open(args[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # opened, nothing written yet
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def test_killed_while_a_checkpoint_is_written(data, whole):
+    """While the tensors of checkpoint-4 are written, before it gets its name, and while the oldest one is deleted."""
+    out = data / "saving"
+    for point in (("saving/checkpoint-4", 1, "open", ".distcp"), ("saving/checkpoint-4", 1, "os.rename"), ("saving/checkpoint-2", 1, "shutil.rmtree")):
+        process = fork(flags_of(data, out), data / "log", kill_at, *point)
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL, (point, (data / "log").read_text()[-4000:])
+    finish(flags_of(data, out), data / "log")
+    same_end(out, whole)
+
+
+def killed_everywhere(flags: list[str], report: str) -> None:
+    """Kills save_checkpoint() and start() at each of their file operations in turn, in a forked process, and looks whether
+    the folder can be resumed from. Writes {what: number of operations} and what went wrong."""
+    torch.set_num_threads(1)
+    cfg = rl_gppo.read_config(flags)
+    out, spare = Path(cfg.output_dir), Path(cfg.output_dir).with_name("spare")
+    run, engine, train, held_out, state = rl_gppo.start(cfg)
+    rl_gppo.load_model = lambda *_: (run.bare.lm, run.tokenizer)
+    prompts = {"train": train, "eval": held_out}
+    rl_gppo.load_prompts = lambda spec, split, *_: prompts[split]
+    weight = run.bare.lm.get_input_embeddings().weight
+    counts, wrong = {}, []
+
+    def add(value: float) -> None:
+        with torch.no_grad():
+            weight.add_(value)
+
+    def each(what: str, action, before, allowed: dict) -> None:
+        for count in range(1, 1000):
+            shutil.rmtree(out, ignore_errors=True)
+            if before:
+                shutil.copytree(before, out)
+            pid = os.fork()
+            if pid == 0:
+                kill_at(str(out), count)
+                try:
+                    action()
+                finally:
+                    os._exit(0)
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+                counts[what] = count - 1
+                return
+            try:
+                found = rl_gppo.open_output(cfg)
+                name = found.name if found else None
+                kept = weight.detach().clone()
+                if name not in allowed:
+                    wrong.append(f"{what}, {count}: {name}")
+                elif found:
+                    if rl_gppo.load_checkpoint(found, run)["step"] != int(name[-1]) or weight[0, 0].item() != allowed[name]:
+                        wrong.append(f"{what}, {count}: {name} holds other weights")
+                    with torch.no_grad():
+                        weight.copy_(kept)
+                if before:
+                    for file in ("metrics.jsonl", "samples.jsonl", "eval.jsonl"):
+                        if [row["step"] for row in rl_gppo.read_jsonl(out / file)][:1] != [1]:
+                            wrong.append(f"{what}, {count}: {file} lost its rows")
+            except (SystemExit, Exception) as error:
+                wrong.append(f"{what}, {count}: {error!r}")
+
+    first = weight[0, 0].item()
+    each("first start", lambda: rl_gppo.start(cfg), None, {None: 0})
+    shutil.rmtree(out, ignore_errors=True)
+    rl_gppo.start(cfg)
+    rl_gppo.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+    for name in ("metrics", "samples", "eval"):
+        rl_gppo.append_jsonl(out / f"{name}.jsonl", [{"step": 1}, {"step": 2}])
+    shutil.copytree(out, spare)
+    each("second start", lambda: rl_gppo.start(cfg), spare, {"checkpoint-1": first})
+    add(1.0)
+    second = weight[0, 0].item()
+    each("checkpoint", lambda: rl_gppo.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
+         {"checkpoint-1": first, "checkpoint-2": second})
+    Path(report).write_text(json.dumps({"counts": counts, "wrong": wrong}))
+
+
+def test_killed_at_every_file_operation(data):
+    process = FORK.Process(target=killed_everywhere, args=(flags_of(data, data / "everywhere", "--keep_checkpoints", 1), str(data / "report.json")))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0
+    report = json.loads((data / "report.json").read_text())
+    assert report["counts"]["first start"] >= 8 and report["counts"]["second start"] >= 8 and report["counts"]["checkpoint"] >= 20, report["counts"]
+    assert not report["wrong"], report["wrong"]
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 7, "prompt": "a}', '{"step": 7, "prompt": "é'.encode()[:-1], b'{"step": 7', b'{"step": 1}'])
+def test_a_line_cut_by_a_crash_is_left_out(tmp_path, torn):
+    rows = [{"step": 1, "response": "\u2028 and \x85 end no line"}, {"step": 2, "response": "}"}]
+    rl_gppo.append_jsonl(tmp_path / "samples.jsonl", rows)
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write(torn)
+    assert rl_gppo.read_jsonl(tmp_path / "samples.jsonl") == rows
+
+
+@pytest.mark.parametrize("damage", ["weights", "rng", "state"])
+def test_a_damaged_checkpoint_is_named(data, whole, damage):
+    out = data / f"damaged_{damage}"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "final")
+    trainer = out / "checkpoint-6" / "trainer"
+    file = {"weights": trainer / "weights" / "__0_0.distcp", "rng": trainer / "rng_0.pt", "state": trainer / "state.json"}[damage]
+    os.truncate(file, file.stat().st_size // 2)
+    (message,) = mistakes(finish(flags_of(data, out), data / "log", code=2))
+    assert "checkpoint-6 cannot be read" in message and "delete it" in message
+    shutil.rmtree(out / "checkpoint-6")
+    finish(flags_of(data, out), data / "log")
+    same_end(out, whole)
+
+
+def test_resume_from_a_path(data, whole):
+    """Into a new folder; and not into one that holds later checkpoints, which a later `resume: auto` would take for its own."""
+    finish(flags_of(data, data / "branch", "--resume", whole / "checkpoint-4"), data / "log")
+    a, b = (load_file(run / "final" / "model.safetensors") for run in (data / "branch", whole))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    (message,) = mistakes(finish(flags_of(data, whole, "--resume", whole / "checkpoint-4"), data / "log", code=2))
+    assert "checkpoint-6" in message and "--output_dir" in message
+
+
+# ----------------------------------------------------------------------------------------------------------------- SIGTERM
+def test_sigterm_finishes_the_step_and_saves(data, whole):
+    out = data / "stopped"
+    command = [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
+    code, output = run_until(1, signal.SIGTERM, command, out)
+    steps = len(lines_of(out, "metrics.jsonl"))
+    assert code == 0 and f"SIGTERM: stopped after step {steps}; the same command goes on from {out}/checkpoint-{steps}" in output
+    assert "Traceback" not in output and 1 <= steps < STEPS and [p.name for p in rl_gppo.checkpoints(out)] == [f"checkpoint-{steps}"]
+    finish(flags_of(data, out), data / "log")
+    shutil.rmtree(out / f"checkpoint-{steps}", ignore_errors=steps not in (4, 6))
+    a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
+    assert all(torch.equal(a[name], b[name]) for name in a) and lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")
+
+
+def test_sigterm_to_one_of_two_ranks_stops_both(data):
+    """The launcher passes SIGTERM on to its ranks; all leave after the same step and the run goes on from there."""
+    out = data / "stopped_two"
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = ["env", "ACCELERATE_USE_CPU=true", sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", 1,
+               "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", 2, "--main_process_port", port,
+               ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
+    _, output = run_until(1, signal.SIGTERM, command, out)
+    steps = len(lines_of(out, "metrics.jsonl"))
+    assert output.count(f"SIGTERM: stopped after step {steps};") == 1 and 1 <= steps < STEPS
+    assert {p.name for p in (out / f"checkpoint-{steps}" / "trainer").iterdir()} == {"weights", "state.json", "rng_0.pt", "rng_1.pt"}
+    assert f"step {steps} of {STEPS}" in finish(flags_of(data, out), data / "log")  # by one rank now
+
+
+# --------------------------------------------------------------------------------------------------------- disk, old and best
+def leave_free(disk: str, free: int) -> None:
+    """Somebody else's file fills the disk."""
+    with open(f"{disk}/filler", "wb") as file:
+        room = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - free
+        os.posix_fallocate(file.fileno(), 0, room)
+
+
+def fill_before(function: str, disk: str, free: int) -> None:
+    original = getattr(rl_gppo, function)
+
+    def filling(*args):
+        if function != "save_pretrained" or args[0].name.startswith("final"):
+            leave_free(disk, free)
+        return original(*args)
+
+    setattr(rl_gppo, function, filling)
+
+
+def on_a_small_disk(data: str) -> None:
+    """Runs in a mount namespace of its own, so that nothing stays mounted whatever happens."""
+    data, disk = Path(data), Path(data) / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], check=True)
+    out, log, flags = disk / "run", data / "log", flags_of(data, disk / "run")
+    finish(flags, log, kill_at, f"{out}/checkpoint-4", 1, code=-signal.SIGKILL)  # two steps are saved
+    for function, free, step in (("one_step", 0, 2), ("one_step", 10**6, 2), ("one_step", 7 * 10**6, 2), ("save_pretrained", 10**6, 6)):
+        (message,) = mistakes(finish(flags, log, fill_before, function, str(disk), free, code=2))
+        assert "No space left" in message or "Disk full?" in message, message
+        (disk / "filler").unlink()
+        assert rl_gppo.checkpoints(out)[-1].name == f"checkpoint-{step}" and not list(out.glob("checkpoint-*.partial")), message
+        print(message)
+    for free, expected in ((0, "No space left on device"), (5 * 10**6, "a checkpoint takes")):  # before anything was trained
+        leave_free(str(disk), free)
+        output = finish(flags_of(data, disk / "late"), log, code=2)
+        (message,) = mistakes(output)
+        assert expected in message and "output_dir" in message and "step 0 of" not in output, message
+        (disk / "filler").unlink()
+        print(message)
+    finish(flags, log)
+    same_end(out, data / "whole")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    (message,) = mistakes(finish(flags_of(data, disk / "later"), log, code=2))
+    assert "output_dir" in message and "Read-only file system" in message
+    print(message)
+
+
+def test_full_disk(data, whole):
+    """One line each; the checkpoint before stays whole, and with room again the run ends with the same bits."""
+    unshare = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]; import test_resume; test_resume.on_a_small_disk({str(data)!r})"
+    done = subprocess.run([*unshare, sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    assert done.stdout.count("rl_gppo.py: ") == 7, done.stdout
+
+
+def set_accuracies(right: list[int]) -> None:
+    """The k-th evaluation of the run finds right[k] of its eight problems solved."""
+    collect, left = rl_gppo.collect, iter(right)
+
+    def judged(engine, prompts, n, key, *args):
+        samples = collect(engine, prompts, n, key, *args)
+        if key[1] == "eval":
+            count = next(left)
+            for i, sample in enumerate(samples):
+                sample.reward = Reward(1.0, i < count, "correct" if i < count else "wrong")
+        return samples
+
+    rl_gppo.collect = judged
+
+
+@pytest.mark.parametrize("save_every, keep, expected", [(1, 2, [2, 5, 6]), (5, 1, [2, 6]), (1, 5, [2, 3, 4, 5, 6]), (0, 2, [6])])
+def test_the_last_and_the_best_are_kept(data, save_every, keep, expected):
+    """Evaluations at 0, 2, 4, 6; the best is that of step 2, which is saved for that even where save_every would not."""
+    out = data / f"kept_{save_every}_{keep}"
+    flags = flags_of(data, out, "--save_every", save_every, "--keep_checkpoints", keep, "--eval_every", 2)
+    finish(flags, data / "log", set_accuracies, [1, 5, 3, 4])
+    assert [p.name for p in rl_gppo.checkpoints(out)] == [f"checkpoint-{n}" for n in expected]
+    best = json.loads((out / "checkpoint-6" / "trainer" / "state.json").read_text())["best"]
+    assert (best["step"], best["accuracy"]) == (2, 0.625)
+    assert yaml.safe_load((out / "config.yaml").read_text())["keep_checkpoints"] == keep
