@@ -118,7 +118,7 @@ def gradient_of(samples: list[Sample], cfg: Config, cuts: list[list[int]]) -> di
     positive = sum(len(s.response) for s in samples if s.reward.correct)
     for cut in cuts:
         batch = collate([samples[i] for i in cut], False, "cpu", 0)
-        batch["old_logprobs"] = batch["rollout_logprobs"].clone()  # far from the policy: every region of the table is met
+        batch |= {"old_logprobs": batch["rollout_logprobs"].clone(), "old_entropy": batch["weight"]}  # far from the policy: every region is met
         rl_gppo.micro_loss(batch, tokens, positive, run)[0].backward()
     return {name: p.grad.clone() for name, p in run.policy.named_parameters()}
 
