@@ -1299,8 +1299,9 @@ def main(argv: list[str]) -> None:
         if not rank_lost(error):
             raise
         newest = checkpoints(Path(cfg.output_dir))[-1:] or ["the beginning"]
+        why = re.sub(r"^\[\S+\] |\. This is typically.*", "", one_line(error))  # without gloo's line number and advice
         tqdm.write(f"rl_gppo.py: rank {os.environ['RANK']} lost another rank: its process or machine has died, or is silent for "
-                   f"{cfg.rank_timeout_s} s ({one_line(error)}); the same command on all machines goes on from {newest[0]}",
+                   f"{cfg.rank_timeout_s} s ({why}); the same command on all machines goes on from {newest[0]}",
                    file=sys.stderr)
         sys.exit(1)
 
