@@ -49,13 +49,14 @@ LOSSES = {
 }
 ACTS = {"minibatch_prompts": 1, "lr": 1e-4}  # 16 updates a rollout: percents of the tokens leave the band
 HARDLY = {"minibatch_prompts": 4, "lr": 3e-5}  # 4 updates: next to none do, and the losses must coincide
-BORDER = {"alpha=0": {}, "alpha=0.1": {"sft_coef": 0.1}}
+EDGE = {"minibatch_prompts": 1, "lr": 5e-5}  # half of the lr of `acts`: where GPPO begins to lose
 EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a group is what the others are compared with
     "clipping": {f"{group}/{name}": {**regime, **flags} for group, regime in (("acts", ACTS), ("hardly", HARDLY))
                  for name, flags in LOSSES.items()},
-    "border": {f"lr={lr:g} {name}/{cell}": {"minibatch_prompts": 1, "lr": lr, **flags, **LOSSES[cell]}
-               for lr in (2e-5, 4e-5, 7e-5) for name, flags in BORDER.items()
-               for cell in ("clip_higher", "gppo", "ce_gppo beta1=0.5", "gppo_erc")},
+    "border": {
+        **{f"lr 5e-5/{name}": {**EDGE, **LOSSES[name]} for name in ("clip_higher", "gppo", "ce_gppo beta1=0.5", "gppo_high", "gppo_erc")},
+        **{f"lr 5e-5 alpha=0.1/{name}": {**EDGE, **LOSSES[name], "sft_coef": 0.1} for name in ("clip_higher", "gppo")},
+        **{f"lr 2e-5/{name}": {**EDGE, **LOSSES[name], "lr": 2e-5} for name in ("clip_higher", "gppo")}},
     "staleness": {f"{16 // size} updates/{loss}": {"minibatch_prompts": size, "loss": loss, "lr": 5e-5}
                   for size in (16, 8, 4, 2, 1) for loss in ("clip_higher", "gppo")},
     "sft_coef": {f"alpha/{alpha}": {"sft_coef": alpha} for alpha in (0.0, 0.05, 0.1, 0.2)},
