@@ -1,6 +1,6 @@
 """One RL step (rollout, reward, updates) of rl_gppo.py against TRL's GRPOTrainer: same model, prompts, batch, updates, fp32.
 
-    python benchmarks/step_vs_trl.py --model runs/toy_math_sft/sft/final --rounds 7                       # pip install trl==1.16.0
+    python benchmarks/step_vs_trl.py --model runs/toy_math_sft/sft/final --rollout hf --rounds 9          # pip install trl==1.16.0
     python benchmarks/step_vs_trl.py --model runs/smollm2_sft/final --train_file runs/svamp_train.jsonl \\
         --prompts 4 --minibatch 2 --max_prompt_tokens 160 --max_response_tokens 64 --rounds 5
 
