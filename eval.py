@@ -517,9 +517,11 @@ def seeded_sampler(seeds: list[int], real, cfg: Config):
                 scores = scores.masked_fill(scores < scores.topk(cfg.top_k).values[:, -1:], -torch.inf)
             probs = scores.double().softmax(-1)
             if cfg.top_p < 1:
-                ranked, order = probs.sort(-1, descending=True)
+                ranked, order = probs.topk(min(1024, probs.shape[1]))  # a nucleus is small; sorting 150,000 costs more than the model
+                if (ranked.sum(-1) < cfg.top_p).any():
+                    ranked, order = probs.sort(-1, descending=True)
                 beyond = ranked.cumsum(-1) - ranked >= cfg.top_p
-                probs = probs.masked_fill(beyond.scatter(-1, order, beyond), 0.0)
+                probs = torch.zeros_like(probs).scatter_(-1, order, ranked.masked_fill(beyond, 0.0))
             cdf = probs.cumsum(-1)  # (B, V)
             token = torch.searchsorted(cdf, uniform[:, step:step + 1] * cdf[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
         else:

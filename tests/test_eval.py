@@ -270,6 +270,21 @@ def test_sampler_draws_the_distribution():
         assert ((seen - probs).abs() < 4 * (probs * (1 - probs) / count).sqrt() + 1e-9).all(), knobs
 
 
+@pytest.mark.parametrize("spread", [3.0, 0.01], ids=["narrow", "flat"])
+def test_nucleus_of_a_large_vocabulary(spread):
+    """Peaked or flat (a nucleus of more tokens than are ranked at first), alone or in one batch: the smallest set that reaches top_p."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.cat([torch.randn(1, 5000, generator=generator) * spread, torch.randn(1, 5000, generator=generator) * 3])
+    mass = scores.double().softmax(-1)
+    rank = mass.argsort(descending=True)
+    nucleus = [set(row[: int((m[row].cumsum(0) < 0.95).sum()) + 1].tolist()) for row, m in zip(rank, mass)]
+    drawn = draw(scores[[0, 1]].repeat(400, 1), range(800), steps=4, temperature=1.0, top_p=0.95)
+    for row in (0, 1):
+        seen = set(drawn[row::2].flatten().tolist())
+        assert seen <= nucleus[row] and len(seen) > 0.1 * min(len(nucleus[row]), 1600)
+    assert torch.equal(draw(scores[1:], [1], steps=4, temperature=1.0, top_p=0.95), drawn[1:2])
+
+
 def test_sample_depends_on_its_seed_alone():
     scores = torch.randn(5, 50, generator=torch.Generator().manual_seed(0))
     whole = draw(scores, range(5), steps=4, temperature=1.0)
