@@ -182,6 +182,7 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 
     groups = list(dict.fromkeys(cell.split("/")[0] for cell in cells))
     panels = [("held-out accuracy", "eval.jsonl", "accuracy"), ("entropy (nats)", "metrics.jsonl", "entropy"),
@@ -201,10 +202,13 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
                 middle, half = zip(*(interval(curves[step]) for step in steps)) if steps else ((), ())
                 line, = axis.plot(steps, middle, label=cell.split("/")[1], linewidth=1.2)
                 half = np.where(np.isfinite(half), half, 0)
-                axis.fill_between(steps, np.array(middle) - half, np.array(middle) + half, color=line.get_color(), alpha=0.12)
-            axis.set(title=f"{group}: {title}", xlabel="step")
+                axis.fill_between(steps, np.maximum(np.array(middle) - half, 0), np.array(middle) + half,
+                                  color=line.get_color(), alpha=0.1, linewidth=0)
+            axis.set(title=f"{group}: {title}", xlabel="step", ylim=(0, None))
+            if "tokens" in title:
+                axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=1 if axis.get_ylim()[1] > 0.005 else 2))
             axis.grid(alpha=0.3)
-        row[0].legend(fontsize=7)
+        row[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(figures / f"{experiment}.png", dpi=90)
     plt.close(figure)
 
