@@ -48,9 +48,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pebble import ProcessPool
+if TYPE_CHECKING:  # imported where the pool starts: score() alone, as on a GPU machine under test, needs neither pebble nor sympy
+    from pebble import ProcessPool
 
 TAIL = 4000  # characters that math_verify sees of a response without a box; its regexes are quadratic at worst
 WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError, not in the OOM killer
@@ -429,6 +430,8 @@ class RewardPool:
 
     def _keep(self) -> None:
         """Starts pebble's pool and replaces it if it breaks (pebble gives up if a worker is killed while idle)."""
+        from pebble import ProcessPool
+
         while True:
             pool = ProcessPool(self.workers, initializer=start_worker, initargs=(os.getpid(),), context=CleanSpawn())
             pool.schedule(os.getpid)  # starts the workers now
@@ -489,7 +492,7 @@ class RewardPool:
         elif entry:
             running.add_done_callback(lambda done: self._done(done, future, entry, pool))
 
-    def _done(self, done: Future, future: Future, entry: Entry, pool: ProcessPool) -> None:
+    def _done(self, done: Future, future: Future, entry: Entry, pool: "ProcessPool") -> None:
         self._last = time.monotonic()
         error = CancelledError() if done.cancelled() else done.exception()
         if isinstance(error, BrokenProcessPool):  # most likely the fault of another job: the keeper schedules all again

@@ -662,15 +662,23 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
         load[rank] += lengths[i]
     plan = []
     for positions in by_rank:
-        micros, used = [], 0
-        for i in positions:  # sorted by length: rows of one micro-batch are alike, so padding is small
-            size = used + lengths[i] if packed else lengths[micros[-1][0]] * (len(micros[-1]) + 1) if micros else 0
-            if not micros or size > token_budget:
-                micros.append([])
-                size = lengths[i]
-            micros[-1].append(i)
-            used = size
-        plan.append(micros)
+        # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its last
+        # micro-batch): tokens computed, and a sixteenth of the budget for each micro-batch, or a GPU would starve on small ones.
+        best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
+        for end in range(1, len(positions) + 1):
+            choices, packed_size = [], 0
+            for begin in range(end - 1, -1, -1):
+                packed_size += lengths[positions[begin]]
+                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
+                if size > token_budget and begin < end - 1:
+                    break
+                choices.append((best[begin][0] + size + token_budget / 16, begin))
+            best.append(min(choices))
+        micros, end = [], len(positions)
+        while end:
+            micros.append(positions[best[end][1]:end])
+            end = best[end][1]
+        plan.append(micros[::-1])
     most = max(map(len, plan))
     return [micros + [[]] * (most - len(micros)) for micros in plan]
 

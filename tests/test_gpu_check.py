@@ -1,0 +1,45 @@
+"""benchmarks/gpu_check.py and micro_batching.py at a size for CPUs, through their command lines."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# what a machine with torch, transformers and accelerate alone has not got
+BARE = ("import runpy, sys; sys.modules.update(dict.fromkeys(['pebble', 'math_verify', 'vllm']));"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
+
+
+def run(*args) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", BARE, *map(str, args)], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_gpu_check_on_a_bare_machine(tmp_path):
+    done = run(ROOT / "benchmarks" / "gpu_check.py", "--device", "cpu", "--tiny", "--out", tmp_path / "check.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "check.json").read_text())
+    assert result["failed"] == []
+    head = result["head"]
+    assert head["chunked"]["logprob_max"] < 1e-5 < 1e-3 < head["full bf16 logits"]["logprob_max"]  # fp32 logits, and what bf16 would cost
+    assert all(head[way][key] < 0.01 for way in head for key in ("grad_hidden", "grad_weight"))
+    assert all(result[f"update_{n}"]["tokens_per_s"] > 0 and result[f"update_{n}"]["grad_norm"] > 0 for n in (64, 128))
+    assert result["generation"]["tokens"] == 8 * 16 and result["gppo"]["steps"] == 2 and "| 128 |" in done.stdout
+
+
+def test_gpu_check_says_what_is_missing():
+    for flags, words in (([], "torch finds no GPU here"), (["--device", "cpu"], "add --tiny")):
+        done = run(ROOT / "benchmarks" / "gpu_check.py", *flags)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_micro_batching_computes_fewer_tokens():
+    """Both ways give one gradient; the budget's way computes at most 0.7 of the tokens."""
+    done = run(ROOT / "benchmarks" / "micro_batching.py", "--rounds", 1, "--samples", 32, "--median", 64)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, fixed = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) tokens computed", done.stdout))
+    one, two = map(float, re.search(r"gradient norms (\S+) and (\S+)\)", done.stdout).groups())
+    assert ours < 0.7 * fixed and one == two > 0
