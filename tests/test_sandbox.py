@@ -286,6 +286,18 @@ def test_reward_hacks_fail(name):
     assert "sandbox_error" not in statuses(results)
 
 
+@pytest.mark.parametrize("code", ["import os\nos._exit(3)", "import os\nos.abort()", "import sys\nsys.exit(0)", "1 / 0", "import os\nos.closerange(0, 64)"])
+def test_a_program_that_dies_at_import_costs_no_wall_limit(code):
+    """The verifier must see the end of the channel at once; it would, as long as anybody else holds a copy, wait for minutes."""
+    for tests in ({"inputs": [[1]], "outputs": [1], "fn_name": "f"}, {"functional": "assert f(1) == 1"}):
+        start = time.monotonic()
+        assert statuses(sandbox.run_tests(code, tests, timeout_s=20)) == ["error"]
+        assert time.monotonic() - start < 10  # the wall limit is 62 s
+    start = time.monotonic()
+    assert rate(sandbox.run_tests(code, {"pytest": "from solution import *\ndef test_f(): assert f(1) == 1\n"}, timeout_s=20)) == 0
+    assert time.monotonic() - start < 15
+
+
 # ---------------------------------------------------------------------------------------------------- the published formats
 def test_format_functional():
     code = """
@@ -492,6 +504,24 @@ def test_verdicts_do_not_depend_on_load():
     assert {status for status, _ in calm} == {"ok", "error"}
 
 
+NEAR = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\nprint('done')"
+
+
+def test_verdicts_near_the_limit_do_not_depend_on_load():
+    """CPU seconds decide: programs at 70 % and at 140 % of their limit keep their verdicts with three times more work than cores."""
+    programs = [(NEAR.format(share * 0.5), "ok" if share < 1 else "timeout") for share in (0.7, 1.4) for _ in range(2)]
+    sleeper = ("import time\ntime.sleep(1.2)\nprint('done')", "ok")  # wall limit 0.5 * 3 + 2
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 * (os.cpu_count() or 1))]
+    try:
+        for code, status in [*programs, sleeper]:
+            result = sandbox.run(code, timeout_s=0.5)
+            assert result.status == status, result
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def test_many_executions_leak_nothing():
     """A tenth of what benchmarks/sandbox_throughput.py --leaks runs."""
     programs = [ADD, "1 / 0", "import os\nos._exit(1)", "print('x' * 10 ** 5)"]
@@ -530,6 +560,47 @@ def test_killed_parent_leaves_no_sandbox_process():
         parent.wait()
         parent.stdout.close()
         assert wait_until_gone(below) == []
+
+
+OWNER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import rewards
+tests = '{"inputs": ["1", "2"], "outputs": ["1", "2"], "timeout": 300}'
+item = dict(data_source="coder1", response="```python\\nimport time\\ntime.sleep(600)\\n```", ground_truth=tests)
+pool = rewards.RewardPool(2)
+futures = [pool.submit(item) for _ in range(8)]
+print("scoring", flush=True)
+futures[0].result()
+"""
+
+
+def test_owner_killed_while_it_scores_leaves_nothing():
+    """A training run that is killed with -9 while its reward workers run programs: no worker, zygote, program or mount stays."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    cgroups = Path("/proc/self/cgroup").read_text()
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(HERE.parent)], stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout.readline() == b"scoring\n"
+
+        def programs() -> list[psutil.Process]:  # zygote (2 processes) and program below each of the two workers
+            try:
+                below = psutil.Process(owner.pid).children(recursive=True)
+                return [p for p in below if "--zygote" in p.cmdline() and any("--zygote" in q.cmdline() for q in p.parents()[1:2])]
+            except psutil.NoSuchProcess:  # one that ended between two lines
+                return []
+
+        end = time.monotonic() + 60
+        while len(programs()) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert len(programs()) == 2
+        below = psutil.Process(owner.pid).children(recursive=True)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    assert len(below) >= 8 and wait_until_gone(below) == []
+    assert Path("/proc/self/mountinfo").read_text() == mounts and Path("/proc/self/cgroup").read_text() == cgroups
 
 
 def test_killed_zygote_is_replaced():
