@@ -663,7 +663,7 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
     plan = []
     for positions in by_rank:
         # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its last
-        # micro-batch): tokens computed, and a sixteenth of the budget for each micro-batch, or a GPU would starve on small ones.
+        # micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on small ones.
         best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
         for end in range(1, len(positions) + 1):
             choices, packed_size = [], 0
@@ -672,7 +672,7 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
                 size = packed_size if packed else lengths[positions[begin]] * (end - begin)
                 if size > token_budget and begin < end - 1:
                     break
-                choices.append((best[begin][0] + size + token_budget / 16, begin))
+                choices.append((best[begin][0] + size + token_budget / 32, begin))
             best.append(min(choices))
         micros, end = [], len(positions)
         while end:
