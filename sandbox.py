@@ -3,7 +3,7 @@
     python sandbox.py                 # prints capabilities() of this machine
     python sandbox.py program.py <in  # runs one program and prints what it wrote
 
-How it works. The caller keeps one warm zygote: a fresh interpreter (never a fork of the caller, so no torch, no secrets) with the
+How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never a fork of the caller, so no torch, no secrets) with the
 contest modules imported. It goes into its own user, mount, network, IPC, UTS and PID namespaces and into a private root which holds
 only the interpreter and its libraries, read-only: the host's files, /proc and /etc do not exist there, not even for the zygote. For
 each test it forks a child (1 ms instead of 0.1 to 0.4 s for Firejail + python + numpy). The child is PID 1 of a PID namespace of its
@@ -31,6 +31,7 @@ The least that is accepted: seccomp, and a private root or Landlock. `outer="fir
 
 from __future__ import annotations
 
+import _thread
 import ast
 import atexit
 import builtins
@@ -47,6 +48,7 @@ import operator
 import os
 import platform
 import random
+import re
 import resource
 import select
 import signal
@@ -67,9 +69,11 @@ MODULES = ("math cmath collections collections.abc heapq itertools bisect functo
            "string abc contextlib types unittest numpy sortedcontainers").split()
 LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
           "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
+NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
 SCRATCH_MB = 64
+HUGE, MADV_COLLAPSE = 2 << 20, 25
 STARVED = 10  # the wall limit of a program that computes on an overloaded machine is this many times that of one that sleeps
 PASS, WRONG, ERROR = 42, 43, 44  # exit codes of the verifier
 
@@ -343,7 +347,8 @@ def zygote_main() -> None:
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
     for name in MODULES:  # before the id changes: root's own interpreter may be unreadable for others
         with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+            if name != "numpy" or "--numpy" in sys.argv:
+                importlib.import_module(name)
     abi = landlock_abi()
     rules = [landlock_rule(path, READ, abi) for path in library_paths()]
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # outlives the change of root; closed before any program runs
@@ -365,6 +370,12 @@ def zygote_main() -> None:
     layers |= {"landlock"} if abi else set()
     with open(os.open("self/statm", os.O_RDONLY, dir_fd=proc)) as f:
         base = int(f.read().split()[0]) * resource.getpagesize()  # address space that is taken before a program starts
+    with open(os.open("self/maps", os.O_RDONLY, dir_fd=proc)) as f:  # all into huge pages: a fork copies fewer page table entries
+        maps = [line.split() for line in f if " rw-p " in line]
+    for low, high in ([int(x, 16) for x in row[0].split("-")] for row in maps if row[4] == "0"):
+        low, high = -(-low // HUGE) * HUGE, high // HUGE * HUGE
+        if low < high:
+            attempt("madvise", low, high - low, MADV_COLLAPSE)  # refused by kernels before 6.1
     pidns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc) if "pid_namespace" in layers else -1
     os.close(proc)
     rules = [landlock_rule("/", READ, abi)] if "private_root" in layers else rules
@@ -531,7 +542,8 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
     except BaseException as error:
         traceback.print_exception(type(error), error, error.__traceback__.tb_next, limit=8)
     with contextlib.suppress(BaseException):  # what an interpreter does at its end
-        threading._shutdown()
+        if _thread._count():
+            threading._shutdown()
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -947,12 +959,12 @@ def verify_pytest(test: dict, peer: Peer, names: Names, solution: types.ModuleTy
 class Zygote:
     """The caller's handle of its zygote. One program (with its verifier) at a time; a lock makes threads take turns."""
 
-    def __init__(self, outer: str):
+    def __init__(self, outer: str, numpy: bool):
         if ARCH is None or not sys.platform.startswith("linux"):
             raise ValueError(f"sandbox: needs Linux on x86_64 or aarch64, this is {sys.platform} on {platform.machine()}")
         if outer not in ("", "firejail"):
             raise ValueError(f'sandbox: outer={outer!r} is unknown; use "" or "firejail"')
-        command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote"]
+        command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote", *["--numpy"] * numpy]
         if outer == "firejail":
             command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown", *command]
         environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}  # one hash seed, so that a verdict can be repeated
@@ -1019,7 +1031,7 @@ class Zygote:
             self.process.wait()
 
 
-ZYGOTES: dict[str, Zygote] = {}  # by `outer`; of this process alone
+ZYGOTES: dict[str, Zygote] = {}  # by `outer`, with "+numpy" for programs that use it; of this process alone
 LOCK = threading.RLock()
 WARNED: set[str] = set()
 
@@ -1048,11 +1060,12 @@ def close() -> None:
 atexit.register(close)
 
 
-def zygote_for(outer: str = "", require: str = "", processes: int = 1) -> Zygote:
+def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bool = False) -> Zygote:
     with LOCK:
-        if outer not in ZYGOTES:
-            ZYGOTES[outer] = Zygote(outer)
-        zygote = ZYGOTES[outer]
+        key = outer + "+numpy" * numpy
+        if key not in ZYGOTES:
+            ZYGOTES[key] = Zygote(outer, numpy)
+        zygote = ZYGOTES[key]
     missing = [layer for layer in LAYERS if layer not in zygote.layers]
     if missing and require == "full":
         raise ValueError(f'sandbox: require="full", but this machine refuses {", ".join(missing)}')
@@ -1087,7 +1100,7 @@ class Program:
 
     def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int, prelude: bool,
                  outer: str, require: str):
-        self.code, self.outer, self.require = code, outer, require
+        self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
         self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20, "processes": processes,
                        "output_bytes": int(output_mb * (1 << 20)), "prelude": prelude, "dev_stdin": "/dev/stdin" in code, "scratch": ""}
 
@@ -1117,8 +1130,9 @@ class Program:
                 spec = self.limits | {"mode": "verify", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10}
                 spec["wall_s"] = STARVED * self.limits["wall_s"] + 10  # it ends when the program's child does
                 jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno()]))
+            numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
             try:
-                zygote = zygote_for(self.outer, self.require, self.limits["processes"])
+                zygote = zygote_for(self.outer, self.require, self.limits["processes"], numpy)
                 with zygote.lock:
                     try:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
@@ -1128,7 +1142,7 @@ class Program:
                         zygote.process.kill()
                         zygote.close()
                         with LOCK:
-                            ZYGOTES.pop(self.outer, None)
+                            ZYGOTES.pop(self.outer + "+numpy" * numpy, None)
                         raise
             except SandboxError as error:
                 return RunResult("sandbox_error", "", str(error), None, 0.0), None

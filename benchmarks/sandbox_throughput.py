@@ -25,6 +25,7 @@ import sandbox
 TESTS = 16
 PROGRAM = "n = int(input())\nprint(sum(map(int, input().split())) * n)\n"
 CASES = {"inputs": [f"{i}\n{i} 2 3\n" for i in range(TESTS)], "outputs": [f"{(i + 5) * i}\n" for i in range(TESTS)]}
+NUMPY = "import numpy\n" + PROGRAM
 HANG = "while True: pass\n"
 
 
@@ -34,12 +35,12 @@ def one_program(job: tuple[str, str]) -> list[str]:
     return [r.status for r in results]
 
 
-def programs_per_second(pool, workers: int, programs: int, outer: str) -> float:
+def programs_per_second(pool, workers: int, programs: int, outer: str, code: str = PROGRAM) -> float:
     start = time.perf_counter()
     if workers == 1:
-        statuses = [one_program((PROGRAM, outer)) for _ in range(programs)]
+        statuses = [one_program((code, outer)) for _ in range(programs)]
     else:
-        statuses = pool.map(one_program, [(PROGRAM, outer)] * programs, chunksize=1)
+        statuses = pool.map(one_program, [(code, outer)] * programs, chunksize=1)
     elapsed = time.perf_counter() - start
     assert all(s == ["ok"] * TESTS for s in statuses), "a benchmark program failed"
     return programs / elapsed
@@ -49,7 +50,7 @@ def one_process_per_test(command: list[str], tests: int) -> float:
     """Programs a second when each test starts its own process, with as many at once as the machine has cores (`tests` are run)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "program.py")
-        path.write_text("import numpy\n" + PROGRAM)
+        path.write_text(NUMPY)
         start = time.perf_counter()
         running = []
         for i in range(tests):
@@ -71,6 +72,7 @@ def rounds(pool, count: int, programs: int) -> dict[str, list[float]]:
     ways = {
         "sandbox, 1 worker": lambda: programs_per_second(pool, 1, programs, ""),
         f"sandbox, {WORKERS} workers": lambda: programs_per_second(pool, WORKERS, WORKERS * programs, ""),
+        f"sandbox, program imports numpy, {WORKERS} workers": lambda: programs_per_second(pool, WORKERS, WORKERS * programs, "", NUMPY),
         f"sandbox in Firejail, {WORKERS} workers": lambda: programs_per_second(pool, WORKERS, WORKERS * programs, "firejail"),
         "bare python + numpy per test (no isolation)": lambda: one_process_per_test(python, TESTS),
         "one Firejail + python + numpy per test": lambda: one_process_per_test(firejail, TESTS),

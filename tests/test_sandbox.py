@@ -612,6 +612,17 @@ def test_killed_zygote_is_replaced():
     assert sandbox.run("print(1)").status == "ok" and sandbox.ZYGOTES[""].process.pid != zygote.pid
 
 
+def test_numpy_wherever_it_comes_from():
+    """A program or a test that names numpy gets the zygote that has it; one that hides the name imports it itself."""
+    warm = sandbox.run("import sys\nprint('num' + 'py' in sys.modules)")
+    assert warm.stdout == "False\n" and sandbox.run("import sys\nprint('numpy' in sys.modules)").stdout == "True\n"
+    assert sandbox.run("m = __import__('num' + 'py')\nprint(m.arange(3).sum())").stdout == "3\n"
+    assert rate(sandbox.run_tests("def f(x): return np.full(2, x)", {"inputs": [[3]], "outputs": [[3, 3]], "fn_name": "f"})) == 0  # no list
+    assert rate(sandbox.run_tests("def f(x): return np.full(2, x).tolist()", {"inputs": [[3]], "outputs": [[3, 3]], "fn_name": "f"})) == 1
+    assert rate(sandbox.run_tests("def f(x): return 2 * x", {"functional": "import numpy\nassert f(numpy.ones(2)).tolist() == [2, 2]"})) == 1
+    assert rate(sandbox.run_tests("def f(x): return 2 * x", {"functional": "assert f(np.int64(2)) == 4"})) == 1
+
+
 def in_a_worker(number: int) -> tuple:
     results = sandbox.run_tests(ADD, ADD_TESTS)
     return number, rate(results), os.getpid()
