@@ -306,28 +306,38 @@ class HeadLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:  # (n, D), (V, D) -> (n, V) fp32
-        if hidden.is_cuda and hidden.dtype == weight.dtype != torch.float32:
-            return torch.mm(hidden, weight.t(), out_dtype=torch.float32).div_(temperature)  # no fp32 copy of W
-        return (hidden.float() @ weight.float().t()).div_(temperature)
+    def chunks(hidden: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+        """(which tokens, their logits (n, V) fp32); one buffer for all chunks, so that two never exist together."""
+        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight), dtype=torch.float32)
+        for at in range(0, len(hidden), chunk):
+            h = hidden[at:at + chunk]
+            x = buffer[:len(h)]
+            if h.is_cuda and h.dtype == weight.dtype != torch.float32:
+                torch.mm(h, weight.t(), out_dtype=torch.float32, out=x)  # no fp32 copy of W
+            else:
+                torch.mm(h.float(), weight.float().t(), out=x)
+            yield slice(at, at + len(h)), x if temperature == 1 else x.div_(temperature)
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, temperature, chunk, with_entropy):
-        n = len(targets)
-        logprobs, lse, entropy = hidden.new_empty(3, n, dtype=torch.float32)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for at in range(0, n, chunk):
-                part = slice(at, at + chunk)
-                x = HeadLogprobs.logits(hidden[part], weight, temperature)
-                top = x.amax(-1, keepdim=True)
-                x -= top
-                picked = x.gather(-1, targets[part, None]).squeeze(-1)
-                e = x.exp() if with_entropy else x.exp_()
-                total = e.sum(-1)
-                log_total = total.log()
-                logprobs[part], lse[part] = picked - log_total, log_total + top.squeeze(-1)
-                if with_entropy:
-                    entropy[part] = log_total - e.mul_(x).sum(-1) / total
+        device, ctx.dtypes = hidden.device.type, (hidden.dtype, weight.dtype)
+        if device == "cuda" and torch.is_autocast_enabled(device):  # tensor cores; one cast of W for all chunks
+            hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
+        logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
+        with torch.autocast(device, enabled=False):
+            for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
+                # the entropy needs exp(x) beside x: for 64 tokens at a time
+                pieces = zip(*(t.split(64) for t in (logits, targets[part, None], logprobs[part], lse[part], entropy[part])))
+                for x, target, logprob, log_sum, h in pieces:
+                    top = x.amax(-1, keepdim=True)
+                    x -= top
+                    picked = x.gather(-1, target).squeeze(-1)
+                    e = x.exp() if with_entropy else x.exp_()
+                    total = e.sum(-1)
+                    torch.sub(picked, total.log(), out=logprob)
+                    torch.add(total.log(), top.squeeze(-1), out=log_sum)
+                    if with_entropy:
+                        torch.sub(total.log(), e.mul_(x).sum(-1) / total, out=h)
         ctx.save_for_backward(hidden, weight, targets, lse)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy)
@@ -339,18 +349,18 @@ class HeadLogprobs(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
-            for at in range(0, len(targets), ctx.chunk):
-                part = slice(at, at + ctx.chunk)
-                x = HeadLogprobs.logits(hidden[part], weight, ctx.temperature)
-                g = grad[part, None] / ctx.temperature
+            for part, x in HeadLogprobs.chunks(hidden, weight, ctx.temperature, ctx.chunk):
+                h, g = hidden[part], grad[part, None] / ctx.temperature
                 x.sub_(lse[part, None]).exp_().mul_(-g).scatter_add_(-1, targets[part, None], g)
-                x = x.to(hidden.dtype)
-                grad_hidden[part] = x @ weight.to(hidden.dtype)
-                if x.dtype == torch.float32:
-                    grad_weight.addmm_(x.t(), hidden[part])
+                x = x.to(h.dtype)
+                torch.mm(x, weight.to(h.dtype), out=grad_hidden[part])
+                if h.is_cuda and h.dtype != torch.float32:  # the sum over chunks is rounded once, not every time
+                    torch.addmm(grad_weight, x.t(), h, out_dtype=torch.float32, out=grad_weight)
+                elif h.dtype != torch.float32:
+                    grad_weight += x.t() @ h
                 else:
-                    grad_weight += x.t() @ hidden[part]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None
+                    grad_weight.addmm_(x.t(), h)
+        return grad_hidden.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), None, None, None, None
 
 
 class Policy(nn.Module):
