@@ -1,18 +1,32 @@
-"""Log-probabilities and entropies of 2 x 2,048 tokens over a vocabulary of 151,936, forward and backward: HeadLogprobs of rl_gppo.py
-against TRL 1.16 (full logits, selective_log_softmax and entropy_from_logits, as its GRPOTrainer does), and against its own chunk.
+"""Log-probabilities of response tokens, forward and backward: the chunked head of rl_gppo.py against TRL 1.16.
 
-    python benchmarks/logprob_memory.py                    # pip install trl==1.16.0 (--no-deps is enough)
-    python benchmarks/logprob_memory.py --long 32768       # one more line: 32K tokens through the head
-    python benchmarks/logprob_memory.py --dtype bfloat16   # hidden states and head in bf16
+    pip install trl==1.16.0
+    python benchmarks/logprob_memory.py                     # 2 x 2,048 tokens, V = 151,936, D = 1,024 (Qwen3-0.6B), fp32
+    python benchmarks/logprob_memory.py --dtype bf16
+    python benchmarks/logprob_memory.py --only chunks       # memory and time over logit_chunk
+    python benchmarks/logprob_memory.py --only long         # 32,768 tokens
 
-Every measurement is a process of its own, the sides in turn in every round. Peak memory is the growth of the resident set above what
-stands before the call (hidden states and the head's weight), gradients included: each side makes the same, of (N, D) and (V, D).
+Three ways from hidden states and head to log-probabilities, and the gradient of both:
+
+    ours        HeadLogprobs: logits of `logit_chunk` tokens at a time, in fp32, made again in backward
+    selective   full logits from the head, then trl.trainer.utils.selective_log_softmax, or with entropy
+                selective_log_softmax_and_entropy (its TPO, SDPO, ORPO, CPO; GRPO too before 1.16)
+    fused       add_fused_lm_head, the head that TRL 1.16 gives GRPO and RLOO: tiles of 4,096 tokens x 32,768 words in the
+                precision of the input, made again in backward
+
+fp32 is the run without mixed precision, bf16 has hidden states and head in bf16 (what FSDP2 hands to the head); in bf16
+`ours` makes fp32 logits and the others bf16 ones. The last columns are the error against float64 logits of the same input.
+
+Each way lives in a process of its own and works when it is told to, in turn (A B C A B C ...), so that all meet the same
+noise. Peak memory is the growth of VmHWM over the resident memory once the input exists; the gradients are part of it.
+The first round warms up and is not counted. Prints medians; ends with exit code 1 if `ours` takes more than 0.2 of the memory
+or more than 1.0 of the time of `selective` with the default sizes.
 """
 
 import argparse
+import ctypes
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,89 +34,188 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+WAYS = ("ours", "selective", "fused")
 
 
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def status_mb(key: str) -> float:
+    """VmRSS or VmHWM of this process, MB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1e3
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def side(args) -> None:
-    """One forward and backward in this process; prints its figures as JSON."""
+def work(args) -> None:
+    """The process of one way: a line of JSON on stdin asks for a run, a line on stdout answers."""
     sys.path.insert(0, str(ROOT))
     import torch
+    from torch import nn
 
-    if args.side == "trl":
-        from trl.trainer.utils import entropy_from_logits, selective_log_softmax
-    else:
-        from rl_gppo import HeadLogprobs
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    dtype = getattr(torch, args.dtype)
-    hidden = torch.randn(2, args.tokens // 2, args.width).to(dtype).requires_grad_()
-    weight = torch.empty(args.vocab, args.width, dtype=dtype).normal_(std=0.02).requires_grad_()
-    targets, grad = torch.randint(args.vocab, (2, args.tokens // 2)), torch.randn(2, args.tokens // 2)
-    torch.mm(hidden[0, :8].detach(), weight[:64].detach().t())  # the threads and their buffers exist before the measurement
-    before, begun = resident_bytes(), time.perf_counter()
-    if args.side == "trl":
-        logits = hidden @ weight.t()
-        logprobs = selective_log_softmax(logits, targets)
-        with torch.no_grad():
-            entropy = entropy_from_logits(logits)
-        logprobs.backward(grad.to(logprobs.dtype))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
+    if args.way == "ours":
+        from rl_gppo import HeadLogprobs
     else:
-        logprobs, entropy = HeadLogprobs.apply(hidden.flatten(0, 1), weight, targets.flatten(), 1.0, args.chunk, True)
-        logprobs.backward(grad.flatten())
-    print(json.dumps({"seconds": time.perf_counter() - begun, "bytes": peak_bytes() - before, "before": before,
-                      "logprob": logprobs.float().mean().item(), "entropy": entropy.float().mean().item(),
-                      "grad": weight.grad.float().norm().item()}))
+        from transformers import PretrainedConfig
+        from trl.trainer.utils import add_fused_lm_head, selective_log_softmax, selective_log_softmax_and_entropy
+
+    hidden = torch.randn(2, args.tokens // 2, args.hidden).to(dtype).requires_grad_()
+    head = nn.Linear(args.hidden, args.vocab, bias=False).to(dtype)
+    nn.init.normal_(head.weight, std=args.hidden**-0.5)  # logits of spread 1
+    targets, upstream = torch.randint(args.vocab, hidden.shape[:2]), torch.randn(hidden.shape[:2])
+
+    class Model(nn.Module):
+        """What add_fused_lm_head wants to see: a backbone, which gives the hidden states, and a head."""
+
+        base_model_prefix, config = "model", PretrainedConfig() if args.way == "fused" else None
+
+        def forward(self):
+            raise NotImplementedError
+
+        def get_output_embeddings(self):
+            return head
+
+        def base_model(self, **_):
+            from transformers.modeling_outputs import BaseModelOutput
+
+            return BaseModelOutput(last_hidden_state=hidden)
+
+    model = Model()
+    if args.way == "fused":
+        add_fused_lm_head(model, outputs=("log_probs", "entropy") if args.entropy else ("log_probs",))
+
+    def logprobs(chunk: int):
+        if args.way == "ours":
+            flat = HeadLogprobs.apply(hidden.flatten(0, 1), head.weight, targets.flatten(), 1.0, chunk, args.entropy)
+            return [x.view(targets.shape) for x in flat]
+        if args.way == "fused":
+            out = model.forward(shift_labels=targets, fused_lm_head=True)
+            return out.log_probs, out.entropy
+        if args.entropy:
+            return selective_log_softmax_and_entropy(head(hidden), targets, entropy_requires_grad=False)
+        return selective_log_softmax(head(hidden), targets), None
+
+    print("READY", flush=True)
+    for line in sys.stdin:
+        chunk = json.loads(line)["chunk"]
+        hidden.grad = head.weight.grad = None
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier run left in the allocator is no part of this one
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again at the memory in use
+        before, begun = status_mb("VmRSS"), time.perf_counter()
+        logps, entropy = logprobs(chunk)
+        (logps * upstream).sum().backward()
+        seconds, peak = time.perf_counter() - begun, status_mb("VmHWM") - before
+        with torch.no_grad():  # 64 tokens in float64
+            full = (hidden[0, :64].double() @ head.weight.double().T).log_softmax(-1)
+            error = (logps[0, :64] - full.gather(-1, targets[0, :64, None]).squeeze(-1)).abs().max().item()
+            wrong = (entropy[0, :64] + (full.exp() * full).sum(-1)).abs().max().item() if args.entropy else None
+        del logps, entropy, full
+        print("RESULT " + json.dumps(dict(seconds=seconds, peak_mb=peak, error=error, entropy_error=wrong)), flush=True)
 
 
-def measure(name: str, chunk: int, tokens: int, args) -> dict:
-    command = [sys.executable, __file__, "--side", name, "--chunk", str(chunk), "--tokens", str(tokens), "--vocab", str(args.vocab),
-               "--width", str(args.width), "--dtype", args.dtype, "--threads", str(args.threads)]
-    # freed blocks of any size go back to the system at once, so that the resident set is what is in use
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"})
-    if done.returncode:
-        sys.exit(f"logprob_memory.py: the {name} side failed: {(done.stderr.strip().splitlines() or ['killed: not enough memory?'])[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+class Worker:
+    def __init__(self, way: str, args, **changes):
+        values = {**vars(args), **changes, "way": way}
+        flags = [f"--{key}={values[key]}" for key in ("tokens", "hidden", "vocab", "dtype", "threads", "way")]
+        self.process = subprocess.Popen([sys.executable, __file__, *flags, *(["--entropy"] if values["entropy"] else [])], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        self.name, self.results = f"{way} {'with entropy' if values['entropy'] else ''}", []
+        self.read("READY")
+
+    def read(self, start: str) -> str:
+        line = next((line for line in self.process.stdout if line.startswith(start)), None)
+        if line is None:
+            sys.exit(f"logprob_memory.py: {self.name} ended early; its message is above")
+        return line[len(start):]
+
+    def run(self, chunk: int) -> dict:
+        self.process.stdin.write(json.dumps({"chunk": chunk}) + "\n")
+        self.process.stdin.flush()
+        self.results.append(json.loads(self.read("RESULT ")))
+        return self.results[-1]
+
+    def median(self, key: str) -> float:
+        return statistics.median(result[key] for result in self.results)
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(args, entropy: bool) -> tuple[float, float]:
+    """(memory, time) of ours over selective; prints the table."""
+    workers = [Worker(way, args, entropy=entropy) for way in WAYS]
+    for turn in range(args.rounds + 1):
+        for worker in workers:
+            result = worker.run(args.chunk)
+            if not turn:
+                worker.results.clear()
+            else:
+                print(f"round {turn} {worker.name}: {result['seconds']:.2f} s", file=sys.stderr, flush=True)
+    for worker in workers:
+        worker.stop()
+    ours, base = workers[0], workers[1]
+    print(f"\n{args.tokens:,} tokens, V = {args.vocab:,}, D = {args.hidden:,}, {args.dtype}, "
+          f"{'log-probabilities and entropy' if entropy else 'log-probabilities alone'}; forward + backward, {args.threads} threads, "
+          f"logit_chunk {args.chunk}, median of {args.rounds}\n")
+    print("| | peak MB | of selective | s | of selective | max error | entropy |\n|---|---:|---:|---:|---:|---:|---:|")
+    for w in workers:
+        ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(w.results, base.results))
+        wrong = f"{w.median('entropy_error'):.1e}" if entropy else ""
+        print(f"| {w.name.split()[0]} | {w.median('peak_mb'):,.0f} | {w.median('peak_mb') / base.median('peak_mb'):.3f} | "
+              f"{w.median('seconds'):.2f} | {ratio:.2f} | {w.median('error'):.1e} | {wrong} |")
+    ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(ours.results, base.results))
+    return ours.median("peak_mb") / base.median("peak_mb"), ratio
+
+
+def chunks(args) -> None:
+    """Peak memory is a constant (the gradients) plus a share that grows with logit_chunk."""
+    worker, sizes, rows = Worker("ours", args, entropy=True), [c for c in args.chunks if c <= args.tokens], []
+    worker.run(sizes[0])
+    for chunk in sizes:
+        rows.append(worker.run(chunk))
+    worker.stop()
+    slope = (rows[-1]["peak_mb"] - rows[0]["peak_mb"]) / max(sizes[-1] - sizes[0], 1)
+    print(f"\nlogit_chunk, {args.tokens:,} tokens, {args.dtype}, with entropy; a straight line through the first and the last row:\n")
+    print("| logit_chunk | peak MB | line | s |\n|---:|---:|---:|---:|")
+    for chunk, row in zip(sizes, rows):
+        line = rows[0]["peak_mb"] + slope * (chunk - sizes[0])
+        print(f"| {chunk} | {row['peak_mb']:,.0f} | {line:,.0f} | {row['seconds']:.2f} |")
+    print(f"\n{slope * 1e6 / args.vocab / 4:.2f} fp32 copies of (logit_chunk, V) beside {rows[0]['peak_mb'] - slope * sizes[0]:,.0f} MB; the "
+          f"gradients of head and hidden states alone are {(args.vocab + args.tokens) * args.hidden * 4 / 1e6:,.0f} MB in fp32")
+
+
+def long(args) -> None:
+    worker = Worker("ours", args, entropy=True, tokens=args.long_tokens)
+    row = worker.run(args.chunk)
+    worker.stop()
+    print(f"\n{args.long_tokens:,} tokens, {args.dtype}, with entropy, logit_chunk {args.chunk}: {row['peak_mb'] / 1e3:.2f} GB above head and "
+          f"hidden states, {row['seconds']:.0f} s; full fp32 logits alone would be {args.long_tokens * args.vocab * 4 / 1e9:.1f} GB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--vocab", type=int, default=151_936)
-    parser.add_argument("--width", type=int, default=1024, help="hidden size; 1,024 is that of Qwen3-0.6B")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--chunk", type=int, default=256, help="logit_chunk of our side")
-    parser.add_argument("--chunks", type=int, nargs="*", default=[128, 256, 512, 1024, 2048], help="the table of memory by chunk")
-    parser.add_argument("--long", type=int, default=0, help="tokens of one more line")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--vocab", type=int, default=151936)
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--chunk", type=int, default=1024, help="logit_chunk")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
+    parser.add_argument("--long_tokens", type=int, default=32768)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--side", choices=["ours", "trl"], help="used by the parent process")
+    parser.add_argument("--only", choices=["plain", "entropy", "chunks", "long"])
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # the processes of the three ways
+    parser.add_argument("--entropy", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.side:
-        return side(args)
-    rounds = []
-    for turn in range(args.rounds):
-        rounds.append({name: measure(name, args.chunk, args.tokens, args) for name in ("ours", "trl")})
-        ours, trl = rounds[-1]["ours"], rounds[-1]["trl"]
-        print(f"round {turn + 1}: ours {ours['seconds']:.1f} s, {ours['bytes'] / 1e9:.2f} GB; TRL {trl['seconds']:.1f} s, {trl['bytes'] / 1e9:.2f} GB; "
-              f"gradient norms {ours['grad']:.5g} and {trl['grad']:.5g}", flush=True)
-    seconds, memory = (statistics.median(r["ours"][key] / r["trl"][key] for r in rounds) for key in ("seconds", "bytes"))
-    print(f"{args.tokens} tokens, vocabulary {args.vocab:,}, width {args.width:,}, {args.dtype}: ours / TRL, median of {args.rounds}: "
-          f"memory {memory:.2f}, time {seconds:.2f}", flush=True)
-    if args.chunks:
-        print("| logit_chunk | peak above the inputs, GB | seconds |\n|---|---|---|")
-    for chunk in args.chunks:
-        row = measure("ours", chunk, args.tokens, args)
-        print(f"| {chunk} | {row['bytes'] / 1e9:.2f} | {row['seconds']:.1f} |", flush=True)
-    if args.long:
-        row = measure("ours", args.chunk, args.long, args)
-        print(f"{args.long:,} tokens: {row['bytes'] / 1e9:.2f} GB above the model, {row['seconds']:.0f} s")
+    if args.way:
+        return work(args)
+    ratios = [compare(args, part == "entropy") for part in ("plain", "entropy") if args.only in (None, part)]
+    if args.only in (None, "chunks"):
+        chunks(args)
+    if args.only in (None, "long"):
+        long(args)
+    if (args.tokens, args.vocab) == (4096, 151936) and any(memory > 0.2 or seconds > 1 for memory, seconds in ratios):
+        sys.exit("logprob_memory.py: ours takes more than 0.2 of the memory or 1.0 of the time of selective")
 
 
 if __name__ == "__main__":
