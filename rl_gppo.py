@@ -1058,9 +1058,9 @@ def plan(cfg: Config) -> str:
       gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
       activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
                                  without checkpointing half of that a layer, L times
-      head                       2·4·logit_chunk·V (fp32 logits and their exp) + 4·V·D (its gradient)
+      head                       6·logit_chunk·V (fp32 logits, and their gradient in bf16) + 4·V·D (gradient of W, fp32)
       vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
-                                 asleep during updates
+                                 asleep during updates; gradients do not outlive an update
       FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
                                  forward, recomputation by checkpointing; twice that for backward
     """
@@ -1083,9 +1083,9 @@ def plan(cfg: Config) -> str:
         ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers)),
         (f"activations of {batch:,} tokens",
          2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
-        (f"head, {cfg.logit_chunk} tokens at a time", 8 * cfg.logit_chunk * vocab + 4 * vocab * width)]
+        (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + 4 * vocab * width)]
     cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
-    rollout = [("training state that stays", sum(size for _, size in state)), ("vLLM weights, bf16", 2 * p / tp),
+    rollout = [("training state that stays", 12 * p / n), ("vLLM weights, bf16", 2 * p / tp),
                ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     cached = max(cache, 0) / (4 * layers * k / tp)
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.plan_gpu_gb:g} GB"]

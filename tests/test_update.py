@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import random
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 
 import rl_gppo
 from rewards import Reward
@@ -190,6 +191,42 @@ def test_microbatch_plan(packed):
         for micro in (m for micros in plan for m in micros if m):
             cost = sum(lengths[i] for i in micro) if packed else max(lengths[i] for i in micro) * len(micro)
             assert len(micro) == 1 or cost <= budget
+
+
+SHAPES = {  # published parameter counts
+    596_049_920: Qwen3Config(vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
+                             num_key_value_heads=8, head_dim=128, tie_word_embeddings=True),
+    8_190_735_360: Qwen3Config(vocab_size=151_936, hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36, num_attention_heads=32,
+                               num_key_value_heads=8, head_dim=128, tie_word_embeddings=False),
+    134_515_008: LlamaConfig(vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                             num_key_value_heads=3, tie_word_embeddings=True),
+}
+
+
+@pytest.mark.parametrize("parameters", SHAPES)
+def test_plan_counts_what_the_model_has(parameters, tmp_path):
+    """Each line that follows from shapes, on one GPU, against the tensors of the model itself (on the meta device)."""
+    config = SHAPES[parameters]
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    cfg = Config(model=str(tmp_path), plan=1, plan_gpu_gb=400, logit_chunk=1000)
+    text = rl_gppo.plan(cfg)
+
+    def planned(name: str) -> float:
+        return float(re.search(rf"  {re.escape(name)} +([\d.]+)", text).group(1))
+
+    head, layer = model.get_output_embeddings().weight, sum(p.numel() for p in model.base_model.layers[0].parameters())
+    ends = {id(w): w.numel() for w in (head, model.get_input_embeddings().weight)}
+    expected = {"weights, fp32": 4 * parameters, "Adam states, fp32": 8 * parameters, "training state that stays": 12 * parameters,
+                "vLLM weights, bf16": 2 * parameters, "gathered layers, embedding, head": 4 * (sum(ends.values()) + 2 * layer),
+                "head, 1000 tokens at a time": 6 * 1000 * config.vocab_size + 4 * head.numel()}
+    for name, size in expected.items():
+        assert planned(name) == pytest.approx(size / 1e9, abs=0.0051), name
+    keys_values = sum(2 * p.shape[0] for name, p in model.named_parameters() if name.endswith("k_proj.weight"))  # of a token, all layers
+    cached = int(re.search(r"KV cache: ([\d,]+) tokens", text).group(1).replace(",", ""))
+    assert cached == pytest.approx((0.6 * 400e9 - 2 * parameters - 2e9) / (2 * keys_values), rel=1e-4)
 
 
 def test_ranks_get_even_loads():
