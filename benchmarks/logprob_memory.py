@@ -25,6 +25,7 @@ or more than 1.0 of the time of `selective` with the default sizes.
 
 import argparse
 import ctypes
+import importlib.util
 import json
 import os
 import statistics
@@ -116,8 +117,11 @@ class Worker:
     def __init__(self, way: str, args, **changes):
         values = {**vars(args), **changes, "way": way}
         flags = [f"--{key}={values[key]}" for key in ("tokens", "hidden", "vocab", "dtype", "threads", "way")]
-        self.process = subprocess.Popen([sys.executable, __file__, *flags, *(["--entropy"] if values["entropy"] else [])], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        flags += ["--entropy"] if values["entropy"] else []
+        # freed blocks of more than a megabyte go back to the system at once, so that resident is what is in use
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
+        self.process = subprocess.Popen([sys.executable, __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=env)
         self.name, self.results = f"{way} {'with entropy' if values['entropy'] else ''}", []
         self.read("READY")
 
@@ -154,9 +158,9 @@ def compare(args, entropy: bool) -> tuple[float, float]:
     for worker in workers:
         worker.stop()
     ours, base = workers[0], workers[1]
-    print(f"\n{args.tokens:,} tokens, V = {args.vocab:,}, D = {args.hidden:,}, {args.dtype}, "
-          f"{'log-probabilities and entropy' if entropy else 'log-probabilities alone'}; forward + backward, {args.threads} threads, "
-          f"logit_chunk {args.chunk}, median of {args.rounds}\n")
+    print(f"\n{args.tokens:,} tokens, V = {args.vocab:,}, D = {args.hidden:,}, {args.dtype}, log-probabilities"
+          f"{' and entropy' if entropy else ''}, forward and backward, {args.threads} threads, logit_chunk {args.chunk}, "
+          f"median of {args.rounds} rounds\n")
     print("| | peak MB | of selective | s | of selective | max error | entropy |\n|---|---:|---:|---:|---:|---:|---:|")
     for w in workers:
         ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(w.results, base.results))
@@ -175,21 +179,23 @@ def chunks(args) -> None:
         rows.append(worker.run(chunk))
     worker.stop()
     slope = (rows[-1]["peak_mb"] - rows[0]["peak_mb"]) / max(sizes[-1] - sizes[0], 1)
-    print(f"\nlogit_chunk, {args.tokens:,} tokens, {args.dtype}, with entropy; a straight line through the first and the last row:\n")
+    constant = rows[0]["peak_mb"] - slope * sizes[0]
+    print(f"\nlogit_chunk, {args.tokens:,} tokens, {args.dtype}, with entropy; a straight line through the first and last row:\n")
     print("| logit_chunk | peak MB | line | s |\n|---:|---:|---:|---:|")
     for chunk, row in zip(sizes, rows):
-        line = rows[0]["peak_mb"] + slope * (chunk - sizes[0])
-        print(f"| {chunk} | {row['peak_mb']:,.0f} | {line:,.0f} | {row['seconds']:.2f} |")
-    print(f"\n{slope * 1e6 / args.vocab / 4:.2f} fp32 copies of (logit_chunk, V) beside {rows[0]['peak_mb'] - slope * sizes[0]:,.0f} MB; the "
-          f"gradients of head and hidden states alone are {(args.vocab + args.tokens) * args.hidden * 4 / 1e6:,.0f} MB in fp32")
+        print(f"| {chunk} | {row['peak_mb']:,.0f} | {constant + slope * chunk:,.0f} | {row['seconds']:.2f} |")
+    gradients = (args.vocab + args.tokens) * args.hidden * 4 / 1e6
+    print(f"\nthe line: {slope * 1e6 / args.vocab / 4:.2f} fp32 copies of (logit_chunk, V) beside {constant:,.0f} MB; "
+          f"the gradients of head and hidden states alone are {gradients:,.0f} MB in fp32", flush=True)
 
 
 def long(args) -> None:
     worker = Worker("ours", args, entropy=True, tokens=args.long_tokens)
     row = worker.run(args.chunk)
     worker.stop()
-    print(f"\n{args.long_tokens:,} tokens, {args.dtype}, with entropy, logit_chunk {args.chunk}: {row['peak_mb'] / 1e3:.2f} GB above head and "
-          f"hidden states, {row['seconds']:.0f} s; full fp32 logits alone would be {args.long_tokens * args.vocab * 4 / 1e9:.1f} GB")
+    full = args.long_tokens * args.vocab * 4 / 1e9
+    print(f"\n{args.long_tokens:,} tokens, {args.dtype}, with entropy, logit_chunk {args.chunk}: {row['peak_mb'] / 1e3:.2f} GB "
+          f"above head and hidden states, {row['seconds']:.0f} s; full fp32 logits alone would be {full:.1f} GB", flush=True)
 
 
 def main() -> None:
@@ -209,6 +215,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.way:
         return work(args)
+    if args.only in (None, "plain", "entropy") and importlib.util.find_spec("trl") is None:
+        sys.exit("logprob_memory.py: trl is not installed; pip install trl==1.16.0, or ask for --only chunks or --only long")
     ratios = [compare(args, part == "entropy") for part in ("plain", "entropy") if args.only in (None, part)]
     if args.only in (None, "chunks"):
         chunks(args)

@@ -4,12 +4,15 @@ import dataclasses
 import math
 import random
 import re
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import rl_gppo
 from rewards import Reward
@@ -86,6 +89,44 @@ def test_policy_logprobs_are_the_models(tied, packed):
         torch.testing.assert_close(logprobs[row, :n], full.log_prob(torch.tensor(sample.response)), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(entropy[row, :n], full.entropy(), rtol=1e-5, atol=1e-5)
         assert torch.all(logprobs[row, n:] == 0)
+
+
+def test_packed_row_in_flash_attention():
+    """The boundaries that transformers hands to flash attention's kernel come from position_ids alone. Its kernel runs on no
+    CPU, so each segment between them goes through sdpa here: log-probabilities and gradients are those of padded rows."""
+    samples, calls = make_samples(), []
+
+    def varlen(module, query, key, value, attention_mask, scaling, position_ids=None, **_):
+        (ends, _), _ = prepare_fa_kwargs_from_position_ids(position_ids)
+        calls.append((attention_mask, ends.tolist()))
+        parts = [torch.nn.functional.scaled_dot_product_attention(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True,
+                                                                  scale=scaling, enable_gqa=True) for a, b in pairwise(ends.tolist())]
+        return torch.cat(parts, 2).transpose(1, 2), None
+
+    ALL_ATTENTION_FUNCTIONS.register("varlen_for_test", varlen)
+    results = {}
+    for packed in (False, True):
+        model = tiny_model()
+        if packed:
+            model.set_attn_implementation("varlen_for_test")
+        logprobs, _ = Policy(model)(collate(samples, packed, "cpu", 0), Config(), False)
+        logprobs.square().sum().backward()
+        results[packed] = [logprobs.detach(), *(p.grad for p in model.parameters())]
+    lengths = [len(s.prompt.ids) + len(s.response) for s in samples]
+    assert calls == [(None, [sum(lengths[:k]) for k in range(len(lengths) + 1)])] * 2  # two layers, no mask
+    for padded, row in zip(results[False], results[True]):
+        assert (row - padded).norm() <= 1e-5 * padded.norm()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_packed_row_in_flex_attention():
+    """The real flex attention, whose CPU version has no backward."""
+    samples, model = make_samples(), tiny_model()
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # its operators one by one: needs no C++ compiler
+        padded, _ = Policy(model)(collate(samples, False, "cpu", 0), Config(), False)
+        model.set_attn_implementation("flex_attention")
+        row, _ = Policy(model)(collate(samples, True, "cpu", 0), Config(), False)
+    torch.testing.assert_close(row, padded, rtol=1e-5, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------- cutting up
