@@ -987,9 +987,11 @@ def append_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def draw_curves(out: Path) -> None:
-    """curves.png from metrics.jsonl and eval.jsonl."""
-    import matplotlib
-
+    """curves.png from metrics.jsonl and eval.jsonl; nothing where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -622,9 +622,11 @@ def append_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def draw_curves(out: Path) -> None:
-    """curves.png: training and evaluation loss, learning rate, gradient norm."""
-    import matplotlib
-
+    """curves.png: training and evaluation loss, learning rate, gradient norm; nothing where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

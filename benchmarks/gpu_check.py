@@ -1,4 +1,4 @@
-"""What one GPU does with rl_gppo.py, with nothing but torch, transformers and accelerate installed (and matplotlib for curves).
+"""What one GPU does with rl_gppo.py, with nothing but torch, transformers and accelerate installed.
 
     python benchmarks/gpu_check.py --out gpu_check.json                   # a random-weight Qwen3-0.6B, bf16; about ten minutes
     python benchmarks/gpu_check.py --device cpu --tiny --out check.json   # the same code on a toy-sized model, to try it out
@@ -17,6 +17,7 @@ FLOPs of an update: 6·P a token of forward and backward, 2·P for the recomputa
 import argparse
 import concurrent.futures
 import dataclasses
+import gc
 import json
 import random
 import sys
@@ -194,6 +195,7 @@ def main() -> None:
             result["failed"].append(name)
             result[name] = {"error": " ".join(str(error).split())[:500]}
         Path(args.out).write_text(json.dumps(result, indent=1))  # after each part: nothing measured is lost
+        gc.collect()  # a run and its accelerator refer to each other; the next part's peak must not hold this one's model
         if args.device == "cuda":
             torch.cuda.empty_cache()
     print(f"\n| length | tokens/s | of peak FLOP/s | MFU | peak GiB |   ({result['device']}; prime-rl on one H100, 16K: 11,900 tokens/s, 12.5 GiB)\n|---|---|---|---|---|")

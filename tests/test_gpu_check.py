@@ -8,18 +8,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# what a machine with torch, transformers and accelerate alone has not got
-BARE = ("import runpy, sys; sys.modules.update(dict.fromkeys(['pebble', 'math_verify', 'vllm']));"
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
 
 
-def run(*args) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", BARE, *map(str, args)], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+def run(*args, path: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+
+
+def bare(folder: Path) -> str:
+    """A PYTHONPATH, for all processes below, of a machine with torch, transformers and accelerate alone."""
+    folder.mkdir()
+    for name in ("pebble", "math_verify", "vllm", "matplotlib"):
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name}')")
+    return str(folder)
 
 
 def test_gpu_check_on_a_bare_machine(tmp_path):
-    done = run(ROOT / "benchmarks" / "gpu_check.py", "--device", "cpu", "--tiny", "--out", tmp_path / "check.json")
+    done = run(ROOT / "benchmarks" / "gpu_check.py", "--device", "cpu", "--tiny", "--out", tmp_path / "check.json", path=bare(tmp_path / "bare"))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((tmp_path / "check.json").read_text())
     assert result["failed"] == []
@@ -28,6 +33,14 @@ def test_gpu_check_on_a_bare_machine(tmp_path):
     assert all(head[way][key] < 0.01 for way in head for key in ("grad_hidden", "grad_weight"))
     assert all(result[f"update_{n}"]["tokens_per_s"] > 0 and result[f"update_{n}"]["grad_norm"] > 0 for n in (64, 128))
     assert result["generation"]["tokens"] == 8 * 16 and result["gppo"]["steps"] == 2 and "| 128 |" in done.stdout
+
+
+def test_sums_are_judged_without_math_verify(tmp_path):
+    """Right, wrong, and the two answers that would go to math_verify."""
+    code = ("import sys; sys.path[:0] = sys.argv[1:]\nfrom gpu_check import InProcess\nfor text in (r'\\boxed{42}', r'\\boxed{41}', r'\\boxed{4a}', 'no'):\n"
+            "    print(*InProcess().submit(dict(data_source='toy:math', response='<think>.</think>' + text, ground_truth='42', prompt_tail='')).result())")
+    done = run("-c", code, ROOT / "benchmarks", path=bare(tmp_path / "bare"))
+    assert done.stdout.split("\n")[:4] == ["1.0 True correct"] + 3 * ["-1.0 False wrong"], done.stderr[-3000:]
 
 
 def test_gpu_check_says_what_is_missing():
