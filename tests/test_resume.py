@@ -134,12 +134,13 @@ def test_killed_after_three_steps(data, whole):
 
 
 def test_killed_at_ten_random_moments(data, whole):
-    """Each run goes on where the one before was killed; the moments fall into loading, rollout, update, evaluation and saving."""
+    """Each run goes on where the one before was killed; the moments fall into loading, rollout, update, evaluation and saving.
+    At least two of them after a checkpoint, however slow the machine is."""
     rng, kills, finished, resumed, out = random.Random(1), 0, 0, 0, data / "random"
     begun = time.monotonic()
     finish(flags_of(data, data / "timed"), data / "log")
     duration = time.monotonic() - begun
-    while kills < 10:
+    while kills < 10 or resumed < 2:
         process = fork(flags_of(data, out), data / "log")
         process.join(rng.uniform(0, duration))
         alive = process.exitcode is None
@@ -156,7 +157,6 @@ def test_killed_at_ten_random_moments(data, whole):
             finished, out = finished + 1, data / f"random{finished}"
     finish(flags_of(data, out), data / "log")
     same_end(out, whole)
-    assert resumed >= 2
 
 
 def kill_at(folder: str, count: int, event_name: str = "", file: str = "") -> None:
