@@ -143,15 +143,13 @@ def test_killed_at_ten_random_moments(data, whole):
     while kills < 10 or resumed < 2:
         process = fork(flags_of(data, out), data / "log")
         process.join(rng.uniform(0, duration))
-        alive = process.exitcode is None
         process.kill()
         process.join()
         output = (data / "log").read_text()
         resumed += any(f"step {step} of {STEPS}" in output for step in range(2, STEPS))
-        if alive:
-            assert process.exitcode == -signal.SIGKILL, output
+        if process.exitcode == -signal.SIGKILL:
             kills += 1
-        else:
+        else:  # it had ended by itself
             assert process.exitcode == 0, output[-4000:]
             same_end(out, whole)
             finished, out = finished + 1, data / f"random{finished}"
