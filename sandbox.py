@@ -3,11 +3,11 @@
     python sandbox.py                 # prints capabilities() of this machine
     python sandbox.py program.py <in  # runs one program and prints what it wrote
 
-How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never a fork of the caller, so no torch, no secrets) with the
-contest modules imported. It goes into its own user, mount, network, IPC, UTS and PID namespaces and into a private root which holds
+How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never a fork of the
+caller, so no torch, no secrets) with the contest modules imported. It goes into its own user, mount, network, IPC, UTS and PID namespaces and into a private root which holds
 only the interpreter and its libraries, read-only: the host's files, /proc and /etc do not exist there, not even for the zygote. For
 each test it forks a child (1 ms instead of 0.1 to 0.4 s for Firejail + python + numpy). The child is PID 1 of a PID namespace of its
-own with a scratch tmpfs of its own; before a byte of the program runs it has rlimits, Landlock, no capabilities, no_new_privs and a
+own, its scratch a tmpfs that no program has touched; before a byte of the program runs it has rlimits, Landlock, no capabilities, no_new_privs and a
 seccomp allowlist. Its death ends everything it started. Limits: CPU time (the verdict does not depend on the machine's load), a
 looser wall limit for programs that sleep, address space, output, threads, descriptors, scratch. Processes are refused unless
 `processes` > 1 is asked for, so the memory and CPU limits of one process are those of the program.
@@ -109,7 +109,7 @@ class SandboxError(Exception):
 # ---------------------------------------------------------------------------------------------------- kernel interface
 libc = ctypes.CDLL(None, use_errno=True)
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 1024, 4096, 16384, 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 ARCH = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}.get(platform.machine())
 # Syscalls a program may make: name, number on x86_64, number on aarch64 (-: does not exist there). All others give EPERM.
@@ -266,7 +266,7 @@ def build_root() -> None:
         if not os.path.isdir(link):  # /tmp is there already when the interpreter lives under it: see `confine`
             os.symlink(target, link)
     os.mkdir("/box")
-    call("umount2", b"/.host", 2)
+    call("umount2", b"/.host", MNT_DETACH)
     os.rmdir("/.host")
     call("syscall", MOUNT_SETATTR, -100, b"/", 0, struct.pack("QQQQ", 1, 0, 0, 0), 32)
 
@@ -399,6 +399,9 @@ def zygote_main() -> None:
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the whole cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
+    # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
+    # kernel's RCU, with a lock that all workers share.
+    keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and os.path.islink("/tmp"), []
     while True:
         poll = select.poll()
         for fd in (control.fileno(), parent, *jobs):
@@ -434,6 +437,10 @@ def zygote_main() -> None:
                     os.close(fd)
                     del jobs[fd]
         else:
+            if keeps_scratch and request["mode"] != "verify" and not (scratch and scratch_state() == scratch):
+                attempt("umount2", b"/box", MNT_DETACH)
+                mount_scratch()
+                scratch = scratch_state()
             ready_r, ready_w = os.pipe()
             if pidns >= 0:
                 call("unshare", NEWPID)
@@ -465,6 +472,25 @@ def drop_privileges(fprog: bytes) -> None:
     call("prctl", PR_SET_SECCOMP, 2, fprog, 0, 0)
 
 
+def mount_scratch() -> None:
+    """A fresh tmpfs on /box, its folder tmp for the program (and /tmp leads there)."""
+    call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode())
+    os.mkdir("/box/tmp")
+    if not os.path.islink("/tmp"):  # the interpreter lives under /tmp: a writable /tmp that still shows its folders, read-only
+        for name in os.listdir("/tmp"):
+            os.mkdir(f"/box/tmp/{name}")
+            call("mount", f"/tmp/{name}".encode(), f"/box/tmp/{name}".encode(), None, MS_BIND | MS_REC, None)
+        call("mount", b"/box/tmp", b"/tmp", None, MS_BIND | MS_REC, None)
+
+
+def scratch_state() -> list[tuple]:
+    """Differs once a program has changed anything in its scratch, even if it took that back: only the kernel sets st_ctime."""
+    try:
+        return [(s.st_mode, s.st_nlink, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.stat, ("/box", "/box/tmp"))]
+    except OSError as error:  # chmod 0, for one
+        return [(error.errno,)]
+
+
 def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tuple[int, int]]) -> None:
     """In the child, before the program: everything that `capabilities()` promises."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -472,15 +498,10 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
-        call("unshare", NEWNS | NEWIPC)
-        call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode())
-        os.mkdir("/box/tmp")
         scratch = "/box/tmp"
-        if not os.path.islink("/tmp"):  # the interpreter lives under /tmp: a writable /tmp that still shows its folders, read-only
-            for name in os.listdir("/tmp"):
-                os.mkdir(f"/box/tmp/{name}")
-                call("mount", f"/tmp/{name}".encode(), f"/box/tmp/{name}".encode(), None, MS_BIND | MS_REC, None)
-            call("mount", b"/box/tmp", b"/tmp", None, MS_BIND | MS_REC, None)
+        if request["mode"] == "verify" or not os.path.islink("/tmp"):
+            call("unshare", NEWNS)  # the verifier and the program, which run at a time, see nothing of each other
+            mount_scratch()
     os.chdir(scratch)
     if request["dev_stdin"]:
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from unittest.mock import ANY
 
 import psutil
 import pytest
@@ -86,6 +87,22 @@ def corpus_in_a_process(*args: str, **options) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["wrong"] == [] and report["cases"] >= 60
+
+
+@pytest.mark.parametrize("change", [
+    "open('x', 'w').write('left')", "open('x', 'w'); os.remove('x')", "os.mkdir('d')", "os.symlink('/', 'l')", "open('/tmp/x', 'wb').write(bytes(15 << 20))",
+    "os.chmod('.', 0)", "os.chmod('/box', 0)", "os.chmod('/box', 0o777)", "os.utime('.', (1, 1))", "os.utime('/box', (1, 1))",
+    "os.chmod('.', 0o700); os.chmod('.', 0o755)", "os.open('.', os.O_TMPFILE | os.O_RDWR)", "os.listdir('.')", "pass"])
+def test_no_test_sees_what_one_before_did_to_the_scratch(change):
+    """The next program finds the folders as new: times, modes, entries and room, also where a scratch serves several programs."""
+    look = ("import os\nfor p in ('/box', '/box/tmp'):\n s = os.stat(p)\n print(oct(s.st_mode), s.st_nlink, s.st_size, s.st_mtime_ns > 10 ** 18, "
+            "s.st_atime_ns == s.st_mtime_ns == s.st_ctime_ns, os.statvfs(p).f_bavail, os.statvfs(p).f_ffree, sorted(os.listdir(p)))\n"
+            "open('mine', 'w').write('1')\nprint(os.listdir('/tmp'))")
+    first = sandbox.run(look)
+    changed = sandbox.run("import os\n" + change)
+    assert changed.status == "ok" or "ermi" in changed.stderr, changed
+    assert first.status == "ok" and first.stdout.count("True True") == 2 and sandbox.run(look) == first._replace(
+        wall_s=ANY, cpu_s=ANY), (first, changed)
 
 
 def test_corpus_as_an_unprivileged_user():
