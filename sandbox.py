@@ -3,14 +3,15 @@
     python sandbox.py                 # prints capabilities() of this machine
     python sandbox.py program.py <in  # runs one program and prints what it wrote
 
-How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never a fork of the
-caller, so no torch, no secrets) with the contest modules imported. It goes into its own user, mount, network, IPC, UTS and PID namespaces and into a private root which holds
-only the interpreter and its libraries, read-only: the host's files, /proc and /etc do not exist there, not even for the zygote. For
-each test it forks a child (1 ms instead of 0.1 to 0.4 s for Firejail + python + numpy). The child is PID 1 of a PID namespace of its
-own, its scratch a tmpfs that no program has touched; before a byte of the program runs it has rlimits, Landlock, no capabilities, no_new_privs and a
-seccomp allowlist. Its death ends everything it started. Limits: CPU time (the verdict does not depend on the machine's load), a
-looser wall limit for programs that sleep, address space, output, threads, descriptors, scratch. Processes are refused unless
-`processes` > 1 is asked for, so the memory and CPU limits of one process are those of the program.
+How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never a fork of
+the caller, so no torch, no secrets) with the contest modules imported. It goes into its own user, mount, network, IPC, UTS and
+PID namespaces and into a private root which holds only the interpreter and its libraries, read-only: the host's files, /proc and
+/etc do not exist there, not even for the zygote. For each test it forks a child (1 ms instead of 0.1 to 0.4 s for Firejail +
+python + numpy). The child is PID 1 of a PID namespace of its own, its scratch a tmpfs that no program has touched; before a byte
+of the program runs it has rlimits, Landlock, no capabilities, no_new_privs and a seccomp allowlist. Its death ends everything it
+started. Limits: CPU time (the verdict does not depend on the machine's load), a looser wall limit for programs that sleep,
+address space, output, threads, descriptors, scratch. Processes are refused unless `processes` > 1 is asked for, so the memory and
+CPU limits of one process are those of the program.
 
 Why the program cannot forge a verdict.
 - stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote unread: no

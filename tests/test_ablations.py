@@ -57,7 +57,7 @@ def test_table_and_csv_of_known_runs(tmp_path, capsys, monkeypatch):
                                       "--out", str(tmp_path), "--figures", str(tmp_path)])
     ablations.main()
     out = capsys.readouterr().out
-    assert "| alpha/0.0 | 0.300 | 0.600 ± 0.248 |  | 0.900 | 0.200 | 1.50 | 1.00% | 2.00% |" in out  # 4.303 · 0.1/√3
+    assert "| alpha/0.0 | 0.300 | 0.600 ± 0.248 |  | 0.750 ± 0.124 |  | 0.200 | 1.50 | 1.00% | 2.00% |" in out  # 4.303 · 0.1/√3
     assert "| alpha/0.1 | 0.300 | 0.700 ± 0.248 | +0.100 ± 0.000 |" in out
     assert len((tmp_path / "sft_coef.csv").read_text().splitlines()) == 7
 
