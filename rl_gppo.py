@@ -900,6 +900,7 @@ def save_pretrained(folder: Path, run: Run) -> None:
         run.tokenizer.save_pretrained(folder)
 
 
+FILES = ("metrics.jsonl", "eval.jsonl", "samples.jsonl", "curves.png")
 FILE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError,
                dcp.api.CheckpointException)  # a full disk or a damaged file comes as any of these
 
@@ -1198,7 +1199,7 @@ def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
     if rank == 0:
         (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
         (out / "config.yaml.partial").replace(out / "config.yaml")
-        for name in ("metrics.jsonl", "eval.jsonl", "samples.jsonl"):  # lines after the checkpoint are made again
+        for name in FILES[:3]:  # lines after the checkpoint are made again
             rows = [row for row in read_jsonl(out / name) if row["step"] <= state["step"]] if checkpoint else []
             (out / f"{name}.partial").write_text("")
             append_jsonl(out / f"{name}.partial", rows)
@@ -1293,7 +1294,7 @@ def train(cfg: Config) -> None:
         draw_curves(out)
         for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
             print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
-        print(f"{out}: final/ (the model), curves.png, metrics.jsonl, eval.jsonl, samples.jsonl")
+        print(f"{out}: final/ (the model), {', '.join(p.name for p in map(out.joinpath, FILES) if p.exists())}")
     for tracker in run.accelerator.trackers:
         tracker.finish()
     if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself when Python exits, and wants to find them

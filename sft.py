@@ -19,12 +19,14 @@ max_tokens or the model's context are left out and counted, not cut: a cut trace
 
 import dataclasses
 import difflib
+import errno
 import functools
 import hashlib
 import inspect
 import json
 import math
 import os
+import pickle
 import random
 import re
 import shutil
@@ -43,7 +45,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -100,7 +103,9 @@ def die(message: str) -> None:
     sys.exit(2)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    if isinstance(error, dcp.api.CheckpointException):  # holds the error of each rank and its traceback
+        error = next(iter(error.failures.values()))[0]
     return " ".join(str(error).split())[:300]
 
 
@@ -562,32 +567,52 @@ def save_pretrained(folder: Path, run: Run) -> None:
         run.tokenizer.save_pretrained(folder)
 
 
+FILES = ("metrics.jsonl", "eval.jsonl", "curves.png")
+FILE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError,
+               dcp.api.CheckpointException)  # a full disk or a damaged file comes as any of these
+
+
 def save_checkpoint(folder: Path, state: dict, run: Run) -> None:
     """Hugging Face weights + trainer/ (weights, optimizer, RNG, state.json), complete or not there at all: everything goes to
     a temporary folder that is renamed last."""
-    partial = folder.with_name(folder.name + ".partial")
-    try:
+    partial, world = folder.with_name(folder.name + ".partial"), run.world
+
+    def prepare() -> None:
         if run.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             (partial / "trainer").mkdir(parents=True)
-        run.accelerator.wait_for_everyone()
+
+    def write_files() -> None:
         save_pretrained(partial, run)
-        model_state, optimizer_state = get_state_dict(run.learner, run.optimizer.optimizer)
-        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
-                 no_dist=run.world == 1)
         rng = {"torch": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
         torch.save(rng, partial / "trainer" / f"rng_{run.rank}.pt")  # for models with dropout; the order of the data needs none
-        run.accelerator.wait_for_everyone()
+
+    def write_state() -> None:
+        model_state, optimizer_state = get_state_dict(run.learner, run.optimizer.optimizer)
+        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
+                 no_dist=world == 1)
+        os.sync()  # or a power failure could leave the new name with empty files
+
+    def publish() -> None:
         if run.rank == 0:
             (partial / "trainer" / "state.json").write_text(json.dumps(state))
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:  # a full disk comes as any of these
-        die(f"{folder} not written ({one_line(error)}); the checkpoint before it is whole, make room and run again")
-    if run.rank == 0:
-        for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
-            shutil.rmtree(old)
-    run.accelerator.wait_for_everyone()
+            for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:  # renamed: half deleted, it must not look whole
+                shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
+
+    for action in (prepare, write_files, write_state, publish):
+        error = ""
+        try:
+            action()
+        except FILE_ERRORS as caught:
+            error = one_line(caught)
+        errors = gather_object([error])  # all ranks leave together, and wait for each other
+        if any(errors):
+            if run.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)  # it takes room
+            die(f"{folder} not written: {next(filter(None, errors))}; the checkpoint before it is whole. Disk full? "
+                "Make room and run again")
 
 
 def load_checkpoint(folder: Path, run: Run) -> dict:
@@ -612,7 +637,8 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().split("\n") if line.endswith("}")] if path.exists() else []
+    """The rows of complete lines: what stands after the last line end was cut by a crash."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
 def append_jsonl(path: Path, rows: list[dict]) -> None:
@@ -661,9 +687,12 @@ def open_output(cfg: Config) -> Path | None:
             shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
     except OSError as error:
         die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
+    found = checkpoints(out)
     if cfg.resume not in ("auto", "never"):
         if not (Path(cfg.resume) / "trainer" / "state.json").exists():
             die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a folder")
+        if found and found[-1].resolve() != Path(cfg.resume).resolve():
+            die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs later; give another --output_dir")
         return Path(cfg.resume)
     if (out / "config.yaml").exists():
         before, now = yaml.safe_load((out / "config.yaml").read_text()), dataclasses.asdict(cfg)
@@ -674,7 +703,6 @@ def open_output(cfg: Config) -> Path | None:
                 "give another --output_dir, or --resume never to set that run aside")
     elif any(out.iterdir()):
         die(f"output_dir {out} is not empty and holds no run of this trainer; give another --output_dir")
-    found = checkpoints(out)
     return found[-1] if found else None
 
 
@@ -684,7 +712,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, object]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=cfg.attention)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         die(f"model: {path}: {one_line(error)}")
     if not tokenizer.is_fast:
         die(f"model: {path} has no fast tokenizer (tokenizer.json); the assistant's tokens are found by its offsets")
@@ -711,6 +739,13 @@ def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
         config.do_sample = True
 
 
+def check_room(out: Path, parameters: int) -> None:
+    """A checkpoint is fp32 weights and two Adam states, and the model in the precision that it computes in (2 bytes at least)."""
+    need, free = parameters * 14, shutil.disk_usage(out).free
+    if 0 < free < need:  # some network file systems report nothing
+        die(f"output_dir {out}: {free / 1e9:.3g} GB are free and a checkpoint takes {need / 1e9:.3g}; make room or give another")
+
+
 def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     """Everything before the first update: (run, training examples, evaluation examples, state), resumed where it was left.
     What a user can get wrong comes before the ranks meet, so a mistake is one line and no rank waits for another."""
@@ -723,6 +758,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
             Path(toy.make_model(path + ".partial")).rename(path)
         wait_for(Path(path))
     lm, tokenizer = load_model(cfg, path)
+    if rank == 0:
+        check_room(out, sum(p.numel() for p in lm.parameters()))
     limit = min(cfg.max_tokens, getattr(lm.config, "max_position_embeddings", None) or cfg.max_tokens)
     train = load_examples(cfg.train_file, "train_file", tokenizer, limit, cfg)
     held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, limit, cfg) if cfg.eval_file else None
@@ -743,11 +780,12 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     if checkpoint:
         try:
             state = load_checkpoint(checkpoint, run)
-        except (OSError, RuntimeError, KeyError, ValueError, dcp.api.CheckpointException) as error:
+        except FILE_ERRORS as error:
             die(f"resume: {checkpoint} cannot be read: {one_line(error)}; delete it to go on from the one before")
     if rank == 0:
-        (out / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
-        for name in ("metrics.jsonl", "eval.jsonl"):  # lines after the checkpoint are made again
+        (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
+        (out / "config.yaml.partial").replace(out / "config.yaml")
+        for name in FILES[:2]:  # lines after the checkpoint are made again
             rows = [row for row in read_jsonl(out / name) if row["step"] <= state["step"]] if checkpoint else []
             (out / f"{name}.partial").write_text("")
             append_jsonl(out / f"{name}.partial", rows)
@@ -758,8 +796,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     return run, train, held_out, state
 
 
-def main(argv: list[str]) -> None:
-    cfg = read_config(argv)
+def train_on(cfg: Config) -> None:
+    """The whole run: updates, evaluations, checkpoints, final model."""
     run, train, held_out, state = start(cfg)
     out, main_rank = Path(cfg.output_dir), run.rank == 0
     per_epoch = math.ceil(len(train) / cfg.global_batch)
@@ -806,8 +844,18 @@ def main(argv: list[str]) -> None:
         shutil.rmtree(out / "final", ignore_errors=True)
         (out / "final.partial").rename(out / "final")  # so that a folder final/ is always whole
         draw_curves(out)
-        print(f"{out}: final/ (the model), curves.png, metrics.jsonl")
+        print(f"{out}: final/ (the model), {', '.join(p.name for p in map(out.joinpath, FILES) if p.exists())}")
     run.accelerator.end_training()
+
+
+def main(argv: list[str]) -> None:
+    cfg = read_config(argv)
+    try:
+        train_on(cfg)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            raise
+        die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, it goes on from the newest checkpoint")
 
 
 if __name__ == "__main__":

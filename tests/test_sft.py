@@ -323,6 +323,56 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
     assert not list((whole / "killed").glob("*.partial"))
 
 
+ON_A_SMALL_DISK = """
+import os, shutil, subprocess, sys
+sys.path[:0] = [{root!r}]
+import sft
+disk, flags, update_on, free = {disk!r}, {flags!r}, sft.update_on, {free}
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
+def filling(*args):
+    if os.path.exists(disk + "/run/checkpoint-3") and not os.path.exists(disk + "/filler"):
+        with open(disk + "/filler", "wb") as file:
+            room = os.statvfs(disk)
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - free)
+    return update_on(*args)
+sft.update_on = filling
+try:
+    sft.main(flags)
+except SystemExit as end:
+    print("code", end.code, *(p.name for p in sft.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
+os.remove(disk + "/filler")
+sft.update_on = update_on
+sys.exit(subprocess.run([sys.executable, sft.__file__, *flags]).returncode or shutil.copytree(disk + "/run/final", {final!r}) and 0)
+"""
+
+
+@pytest.mark.parametrize("free, message", [(0, "No space left"), (7 * 10**6, "the checkpoint before it is whole")])
+def test_full_disk(whole, model, tmp_path, free, message):
+    """While metrics or a checkpoint are written: one line, the checkpoint before stays, and with room again the run ends with the same bits."""
+    (tmp_path / "disk").mkdir()
+    flags = command(model, whole, "whole")[1:]
+    flags[flags.index("--output_dir") + 1] = str(tmp_path / "disk" / "run")
+    code = ON_A_SMALL_DISK.format(root=str(ROOT), disk=str(tmp_path / "disk"), flags=flags, free=free, final=str(tmp_path / "final"))
+    unshare = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    done = subprocess.run([*unshare, sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr[-3000:]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sft.py: ")]
+    assert message in line and "code 2 checkpoint-3\n" in done.stdout, (line, done.stdout)
+    a, b = (load_file(path / "model.safetensors") for path in (tmp_path / "final", whole / "whole" / "final"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_line_cut_by_a_crash_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, "meta": {}')
+    assert sft.read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
+
+
+def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, model):
+    with pytest.raises(SystemExit):
+        sft.main(command(model, whole, "whole", "--resume", str(whole / "whole" / "checkpoint-9"))[1:])
+    assert "holds checkpoint-12 too" in capsys.readouterr().err
+
+
 def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
     process = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
     assert "SIGTERM: stopped after update" in process.output and process.returncode == 0
