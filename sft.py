@@ -37,6 +37,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import jinja2
@@ -45,7 +46,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -85,12 +86,13 @@ class Config:
     eval_every: int = 0  # updates; 0 = after every epoch
     save_every: int = 0  # updates; 0 = after every epoch
     keep_checkpoints: int = 2
+    rank_timeout_s: int = 3600  # a rank that waits this long for another ends the run
     resume: str = "auto"  # auto: newest checkpoint in output_dir | never: set the old run aside | PATH of a checkpoint
     log_with: str = "none"  # tensorboard, wandb, trackio (Accelerate trackers)
     seed: int = 0
 
 
-MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "output_dir", "token_cache",
+MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "rank_timeout_s", "resume", "log_with", "output_dir", "token_cache",
               "token_budget"}  # on resume
 
 
@@ -144,7 +146,7 @@ def read_config(argv: list[str]) -> Config:
         except ValueError:
             die(f"{key} must be {types[key].__name__}, got {value!r}")
     cfg = Config(**values)
-    for key in ("max_tokens", "token_budget", "epochs", "global_batch", "logit_chunk"):
+    for key in ("max_tokens", "token_budget", "epochs", "global_batch", "logit_chunk", "keep_checkpoints", "rank_timeout_s"):
         if getattr(cfg, key) < 1:
             die(f"{key} must be at least 1, got {getattr(cfg, key)}")
     if not 0 <= cfg.min_lr <= cfg.lr:
@@ -765,7 +767,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, limit, cfg) if cfg.eval_file else None
     finish_generation_config(lm, train.meta["end_ids"])
 
-    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir)
+    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
     if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
         # Accelerate's own policy would also cast the loss to bf16 and add up gradients over ranks in bf16
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
@@ -781,6 +784,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
         try:
             state = load_checkpoint(checkpoint, run)
         except FILE_ERRORS as error:
+            if rank_lost(error):
+                raise
             die(f"resume: {checkpoint} cannot be read: {one_line(error)}; delete it to go on from the one before")
     if rank == 0:
         (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
@@ -848,6 +853,11 @@ def train_on(cfg: Config) -> None:
     run.accelerator.end_training()
 
 
+def rank_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone. NCCL's watchdog ends the process itself, with its own message."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 def main(argv: list[str]) -> None:
     cfg = read_config(argv)
     try:
@@ -856,6 +866,14 @@ def main(argv: list[str]) -> None:
         if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise
         die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, it goes on from the newest checkpoint")
+    except RuntimeError as error:
+        if not rank_lost(error):
+            raise
+        newest = checkpoints(Path(cfg.output_dir))[-1:] or ["the beginning"]
+        why = re.sub(r"^\[\S+\] |\. This is typically.*", "", one_line(error))  # without gloo's line number and advice
+        tqdm.write(f"sft.py: rank {os.environ['RANK']} lost another rank: its process or machine has died, or is silent for "
+                   f"{cfg.rank_timeout_s} s ({why}); the same command on all machines goes on from {newest[0]}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Two machines under the launch command of the README: two network namespaces on this host, joined by a veth pair, CPU and gloo.
 They share the file system, as the machines of a cluster do."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import rl_gppo
+import sft
 import toy
 
 ROOT = Path(__file__).parent.parent
@@ -61,19 +63,19 @@ def kill_machine(name: str) -> None:
         time.sleep(0.05)
 
 
-def launch(rank: int, machines: list[str], log: Path, flags: list, prelude: str = "") -> subprocess.Popen:
+def launch(rank: int, machines: list[str], log: Path, flags: list, prelude: str = "", stage: str = "rl_gppo.py") -> subprocess.Popen:
     """The launch command on one machine of two; the output goes to a file."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", 2, "--num_processes", 2, "--mixed_precision", "no",
-               "--dynamo_backend", "no", "--machine_rank", rank, "--main_process_ip", "10.77.0.1", "--main_process_port", 29500, ROOT / "rl_gppo.py", *flags]
+               "--dynamo_backend", "no", "--machine_rank", rank, "--main_process_ip", "10.77.0.1", "--main_process_port", 29500, ROOT / stage, *flags]
     inside = ["ip", "netns", "exec", machines[rank], "sh", "-c", prelude + 'exec "$@"', "sh"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "veth0", "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
         return subprocess.Popen([*inside, *map(str, command)], env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=log.parent)
 
 
-def run(machines: list[str], folder: Path, flags: list) -> None:
+def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo.py") -> None:
     """A run on both machines, to its end."""
-    processes = [launch(rank, machines, folder / f"machine{rank}.log", flags) for rank in range(2)]
+    processes = [launch(rank, machines, folder / f"machine{rank}.log", flags, stage=stage) for rank in range(2)]
     codes = [process.wait(240) for process in processes]
     assert codes == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
 
@@ -140,6 +142,27 @@ def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, mode
     run(machines, again, flags)
     assert f"step {done.name.split('-')[1]} of {STEPS}" in (again / "machine0.log").read_text()
     assert metrics_of(tmp_path / "run") == one_machine
+
+
+def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path):
+    flags = ["--model", model, "--train_file", tmp_path / "train.jsonl", "--output_dir", tmp_path / "run", "--epochs", 1, "--global_batch", 4,
+             "--save_every", 1, "--max_tokens", 512, "--token_budget", 512]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy.sft_rows("math", 400)))
+    logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
+    processes = [launch(rank, machines, logs[rank], flags, stage="sft.py") for rank in range(2)]
+    deadline = time.monotonic() + 240
+    while not sft.checkpoints(tmp_path / "run"):
+        assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, "".join(log.read_text()[-3000:] for log in logs)
+        time.sleep(0.01)
+    kill_machine(machines[1])
+    assert processes[0].wait(240) != 0
+    output = logs[0].read_text()
+    (message,) = [line for line in output.replace("\r", "\n").split("\n") if line.startswith("sft.py: ")]
+    assert "rank 0 lost another rank" in message and "checkpoint-" in message and f'"{ROOT / "sft.py"}", line' not in output, output[-4000:]
+    done = sft.checkpoints(tmp_path / "run")[-1]
+    run(machines, tmp_path, [*flags, "--save_every", 50], "sft.py")
+    assert [row["step"] for row in sft.read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 101)) and 1 <= int(done.name.split("-")[1]) < 100
+    assert (tmp_path / "run" / "final" / "model.safetensors").exists()
 
 
 def test_machines_without_a_shared_folder_are_told(machines, model, tmp_path):
