@@ -517,7 +517,7 @@ def seeded_sampler(seeds: list[int], real, cfg: Config):
                 scores = scores.masked_fill(scores < scores.topk(cfg.top_k).values[:, -1:], -torch.inf)
             probs = scores.double().softmax(-1)
             if cfg.top_p < 1:
-                ranked, order = probs.topk(min(1024, probs.shape[1]))  # a nucleus is small; sorting 150,000 costs more than the model
+                ranked, order = probs.topk(min(1024, probs.shape[1]))  # a nucleus is small, and sorting 150,000 is slow
                 if (ranked.sum(-1) < cfg.top_p).any():
                     ranked, order = probs.sort(-1, descending=True)
                 beyond = ranked.cumsum(-1) - ranked >= cfg.top_p

@@ -14,20 +14,21 @@ address space, output, threads, descriptors, scratch. Processes are refused unle
 CPU limits of one process are those of the program.
 
 Why the program cannot forge a verdict.
-- stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote unread: no
-  input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected outputs stay with the
-  caller, which compares after the program is dead.
-- Function and assert tests run in TWO children that share one socket. The verifier holds the test code and the expected values; the
-  program's child serves calls only: it gets arguments and answers with plain data (`pack`). Whatever a program does to its side (patched
-  builtins, an `__eq__` that is always true, sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what
-  it claims to have returned, and the claim is compared in the verifier, on plain values of builtin types. An object that is not plain
-  data is a `Proxy` there, and a Proxy equals nothing. Only the verifier's exit code decides, and only after the whole test ran.
-  Names that the test takes from builtins, from its own imports or from the helpers are never looked up in the program.
-  Limits of the split: a test sees copies (arguments changed in place are copied back), cannot compare instances of the program's own
-  classes by their own `__eq__`, and cannot capture what the program prints (capsys, patched input).
+- stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote
+  unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected
+  outputs stay with the caller, which compares after the program is dead.
+- Function and assert tests run in TWO children that share one socket. The verifier holds the test code and the expected values;
+  the program's child serves calls only: it gets arguments and answers with plain data (`pack`). Whatever a program does to its
+  side (patched builtins, an `__eq__` that is always true, sys.exit, os._exit, writes to the socket, frame walks, gc searches,
+  ctypes) changes only what it claims to have returned, and the claim is compared in the verifier, on plain values of builtin
+  types. An object that is not plain data is a `Proxy` there, and a Proxy equals nothing. Only the verifier's exit code decides,
+  and only after the whole test ran. Names that the test takes from builtins, from its own imports or from the helpers are never
+  looked up in the program. Limits of the split: a test sees copies (arguments changed in place are copied back), cannot compare
+  instances of the program's own classes by their own `__eq__`, and cannot capture what the program prints (capsys, patched
+  input).
 
-Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError instead.
-The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
+Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError
+instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ import types
 import warnings
 from typing import Any, NamedTuple
 
-MODULES = ("math cmath collections collections.abc heapq itertools bisect functools operator re string random copy decimal fractions "
-           "statistics datetime time typing dataclasses enum io json queue array threading textwrap pprint struct hashlib "
-           "string abc contextlib types unittest numpy sortedcontainers").split()
+MODULES = ("math cmath collections collections.abc heapq itertools bisect functools operator re string random copy decimal "
+           "fractions statistics datetime time typing dataclasses enum io json queue array threading textwrap pprint struct "
+           "hashlib string abc contextlib types unittest numpy sortedcontainers").split()
 LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
           "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
 NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
@@ -116,26 +117,27 @@ ARCH = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}.get(platform.mach
 # Syscalls a program may make: name, number on x86_64, number on aarch64 (-: does not exist there). All others give EPERM.
 SYSCALLS = """
 read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222, mprotect 10 226,
-munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, pread64 17 67, pwrite64 18 68, readv 19 65,
-writev 20 66, access 21 -, pipe 22 -, select 23 -, sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233,
-dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, sendfile 40 71,
-sendto 44 206, recvfrom 45 207, shutdown 48 210, getsockname 51 204, getpeername 52 205, socketpair 53 199, getsockopt 55 209,
-exit 60 93, wait4 61 260, uname 63 160, fcntl 72 25, flock 73 32, fsync 74 82, fdatasync 75 83, truncate 76 45, ftruncate 77 46,
-getdents 78 -, getcwd 79 17, chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, link 86 -, unlink 87 -,
-symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169, getrlimit 97 163, getrusage 98 165,
-sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175, getegid 108 177, getppid 110 173, getpgrp 111 -,
-setsid 112 157, getgroups 115 158, getresuid 118 148, getresgid 120 150, getpgid 121 155, getsid 124 156, rt_sigpending 127 136,
-rt_sigtimedwait 128 137, rt_sigsuspend 130 133, sigaltstack 131 132, utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141,
-sched_getparam 143 121, sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126, arch_prctl 158 -,
-setrlimit 160 164, gettid 186 178, time 201 -, futex 202 98, sched_getaffinity 204 123, getdents64 217 61, set_tid_address 218 96,
-restart_syscall 219 128, fadvise64 221 223, clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94,
-epoll_wait 232 -, epoll_ctl 233 21, waitid 247 95, openat 257 56, mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38,
-linkat 265 37, symlinkat 266 36, readlinkat 267 78, fchmodat 268 53, faccessat 269 48, pselect6 270 72, ppoll 271 73,
-set_robust_list 273 99, get_robust_list 274 100, utimensat 280 88, epoll_pwait 281 22, fallocate 285 47, eventfd2 290 19,
-epoll_create1 291 20, dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, getcpu 309 168, renameat2 316 276, getrandom 318 278,
+munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, pread64 17 67, pwrite64 18 68,
+readv 19 65, writev 20 66, access 21 -, pipe 22 -, select 23 -, sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232,
+madvise 28 233, dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172,
+sendfile 40 71, sendto 44 206, recvfrom 45 207, shutdown 48 210, getsockname 51 204, getpeername 52 205, socketpair 53 199,
+getsockopt 55 209, exit 60 93, wait4 61 260, uname 63 160, fcntl 72 25, flock 73 32, fsync 74 82, fdatasync 75 83, truncate 76 45,
+ftruncate 77 46, getdents 78 -, getcwd 79 17, chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -,
+link 86 -, unlink 87 -, symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169,
+getrlimit 97 163, getrusage 98 165, sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175,
+getegid 108 177, getppid 110 173, getpgrp 111 -, setsid 112 157, getgroups 115 158, getresuid 118 148, getresgid 120 150,
+getpgid 121 155, getsid 124 156, rt_sigpending 127 136, rt_sigtimedwait 128 137, rt_sigsuspend 130 133, sigaltstack 131 132,
+utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_getparam 143 121, sched_getscheduler 145 120,
+sched_get_priority_max 146 125, sched_get_priority_min 147 126, arch_prctl 158 -, setrlimit 160 164, gettid 186 178, time 201 -,
+futex 202 98, sched_getaffinity 204 123, getdents64 217 61, set_tid_address 218 96, restart_syscall 219 128, fadvise64 221 223,
+clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94, epoll_wait 232 -, epoll_ctl 233 21,
+waitid 247 95, openat 257 56, mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38, linkat 265 37,
+symlinkat 266 36, readlinkat 267 78, fchmodat 268 53, faccessat 269 48, pselect6 270 72, ppoll 271 73, set_robust_list 273 99,
+get_robust_list 274 100, utimensat 280 88, epoll_pwait 281 22, fallocate 285 47, eventfd2 290 19, epoll_create1 291 20,
+dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, getcpu 309 168, renameat2 316 276, getrandom 318 278,
 membarrier 324 283, copy_file_range 326 285, preadv2 327 286, pwritev2 328 287, statx 332 291, rseq 334 293, close_range 436 436,
-faccessat2 439 439, epoll_pwait2 441 441, ioctl 16 29, clone 56 220, fork 57 -, vfork 58 -, execve 59 221, kill 62 129, prctl 157 167,
-tkill 200 130, tgkill 234 131, prlimit64 302 261, clone3 435 435
+faccessat2 439 439, epoll_pwait2 441 441, ioctl 16 29, clone 56 220, fork 57 -, vfork 58 -, execve 59 221, kill 62 129,
+prctl 157 167, tkill 200 130, tgkill 234 131, prlimit64 302 261, clone3 435 435
 """
 NR = {row.split()[0]: (row.split() + ["-"])[1 + ARCH[0]] for row in SYSCALLS.split(",")} if ARCH else {}
 NR = {name: int(number) for name, number in NR.items() if number != "-"}
@@ -172,9 +174,11 @@ def seccomp_filter(pid: int, processes: bool, private_root: bool) -> tuple[bytes
     allow, refuse, arg0, arg1 = ret(0x7FFF0000), ret(0x00050000 | errno.EPERM), 16, 24
     one_of = lambda offset, *values: load(offset) + b"".join(code(0x15, 0, 1, v) + allow for v in values) + refuse
     spaces = NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | 0x02000000
-    thread = load(arg0) + code(0x54, 0, 0, spaces | 0x10000) + code(0x15, 0, 1, 0x10000) + allow  # CLONE_THREAD and no new namespace
+    # CLONE_THREAD and no new namespace
+    thread = load(arg0) + code(0x54, 0, 0, spaces | 0x10000) + code(0x15, 0, 1, 0x10000) + allow
     rules = {number: allow for number in NR.values()}
-    rules |= {NR["ioctl"]: one_of(arg1, 0x5401, 0x5450, 0x5451, 0x541B, 0x5413, 0x5421),  # TCGETS, FIO(N)CLEX, FIONREAD, winsize, FIONBIO
+    # of ioctl: TCGETS, FIO(N)CLEX, FIONREAD, winsize, FIONBIO
+    rules |= {NR["ioctl"]: one_of(arg1, 0x5401, 0x5450, 0x5451, 0x541B, 0x5413, 0x5421),
               NR["prctl"]: one_of(arg0, 15, 16, 0x53564D41), NR["prlimit64"]: one_of(arg0, 0),  # names; limits of oneself
               NR["clone"]: thread + (code(0x15, 0, 1, 0) + allow if processes else b"") + refuse,
               NR["clone3"]: ret(0x00050000 | errno.ENOSYS)}  # libc then falls back to clone, whose flags a filter can read
@@ -200,7 +204,7 @@ def seccomp_filter(pid: int, processes: bool, private_root: bool) -> tuple[bytes
 
 
 READ = 1 | 4 | 8  # Landlock's rights: execute, read a file, list a folder
-LANDLOCK_FILES = lambda abi: (1 << 13) - 1 | (1 << 13 if abi >= 2 else 0) | (1 << 14 if abi >= 3 else 0) | (1 << 15 if abi >= 5 else 0)
+LANDLOCK_FILES = lambda abi: (1 << 13) - 1 | (abi >= 2) << 13 | (abi >= 3) << 14 | (abi >= 5) << 15
 WRITE = lambda abi: LANDLOCK_FILES(abi) & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)  # all, less making devices, sockets, fifos
 
 
@@ -234,11 +238,12 @@ def library_paths() -> list[str]:
         link = os.path.join(os.path.dirname(link), os.readlink(link))
         paths.add(os.path.normpath(link))
     paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {p for p in sys.path if os.path.exists(p)} | {p for p in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
+    paths |= {p for p in (*sys.path, "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
     with open("/proc/self/maps") as f:
         paths |= {os.path.dirname(line.split(None, 5)[5].strip()) for line in f if ".so" in line}
     paths = {p.rstrip("/") for p in paths if p and p != "/"} | {os.path.realpath(p) for p in paths if p}
-    return sorted(p for p in paths if os.path.exists(p) and not any(p.startswith(q + "/") and not os.path.islink(q) for q in paths))
+    within = lambda p: any(p.startswith(q + "/") and not os.path.islink(q) for q in paths)
+    return sorted(p for p in paths if os.path.exists(p) and not within(p))
 
 
 def build_root() -> None:
@@ -337,7 +342,7 @@ def contents(fd: int, limit: int = 1 << 40) -> bytes:
 
 
 def zygote_main() -> None:
-    """`python sandbox.py --zygote`, its control socket on descriptor 0. Sees no program, input or output: they pass as descriptors."""
+    """`python sandbox.py --zygote`, its control socket on descriptor 0. Programs and their data pass unseen, as descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     wanted = STACK if hard == resource.RLIM_INFINITY else min(STACK, hard)
     if soft != wanted:  # the room below the stack is laid out at exec
@@ -397,7 +402,7 @@ def zygote_main() -> None:
     control.send(json.dumps({"layers": sorted(layers), "landlock_abi": abi, "pid": os.getpid()}).encode())
     gc.collect()
     gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
-    # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the whole cost).
+    # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
@@ -475,7 +480,8 @@ def drop_privileges(fprog: bytes) -> None:
 
 def mount_scratch() -> None:
     """A fresh tmpfs on /box, its folder tmp for the program (and /tmp leads there)."""
-    call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode())
+    options = f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode()
+    call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, options)
     os.mkdir("/box/tmp")
     if not os.path.islink("/tmp"):  # the interpreter lives under /tmp: a writable /tmp that still shows its folders, read-only
         for name in os.listdir("/tmp"):
@@ -652,7 +658,7 @@ def prelude() -> dict[str, Any]:
 
 
 class Proxy:
-    """In the verifier: an object of the program that is not plain data. Equals nothing but itself; bool, len and items are claims."""
+    """In the verifier: an object of the program that is not plain data. Equals only itself; bool, len and items are claims."""
 
     def __init__(self, peer, number):
         self.__dict__.update(_peer=peer, _number=number)
@@ -691,16 +697,18 @@ class Proxy:
 
 
 class Peer:
-    """One end of the channel between the verifier and the program's child: requests, replies and nested call-backs, a JSON line each.
+    """One end of the channel between the verifier and the program's child: requests, replies and nested call-backs, a JSON line
+    each.
 
     What arrives is rebuilt only from plain builtin data (`unpack`); nothing that the other side sends is ever executed."""
 
-    OPERATIONS = {"call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "getitem": operator.getitem, "iter": iter,
+    OPERATIONS = {"call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "getitem": operator.getitem,
+                  "iter": iter,
                   "next": next, "len": len, "bool": bool, "str": str, "isinstance": isinstance}
     LINE = 64 << 20
 
     def __init__(self, fd: int, names: dict | None):
-        """`names`: the program's globals; None in the verifier, which does nothing for the other side but call the functions it passed."""
+        """`names`: the program's globals; None in the verifier, which only calls the functions it passed for the other side."""
         self.reader, self.fd, self.names = os.fdopen(os.dup(fd), "rb", 1 << 16), fd, names
         self.objects: list[Any] = []  # ours, by the number the other side knows them by
         self.failed = ""  # the last error of the program, for the report
@@ -741,10 +749,12 @@ class Peer:
             else:
                 result = self.OPERATIONS[operation](*args, **kwargs)
             before, after = [*packed, *packed_kwargs.values()], [self.pack(a) for a in (*args, *kwargs.values())]
-            reply = ["return", self.pack(result), [None if a == b else a for a, b in zip(after, before)]]  # arguments changed in place
+            changed = [None if a == b else a for a, b in zip(after, before)]  # arguments, in place
+            reply = ["return", self.pack(result), changed]
         except (Exception, SystemExit) as error:
             bases = [c.__name__ for c in type(error).__mro__ if c.__module__ == "builtins"]
-            reply = ["raise", type(error).__name__, bases, "" if self.names is None else "".join(traceback.format_exception(error, limit=-4))[-2000:]]
+            trace = "" if self.names is None else "".join(traceback.format_exception(error, limit=-4))[-2000:]
+            reply = ["raise", type(error).__name__, bases, trace]
             reply = [reply[0], [reply[1], str(error)[:2000]], reply[2], reply[3]]
         self.send(reply)
 
@@ -754,7 +764,7 @@ class Peer:
                 self.perform(self.receive())
 
     def pack(self, x: Any) -> Any:
-        """Plain data as JSON: None, bool, int, float, str and lists as they are, the rest tagged. Subclasses count as their base."""
+        """Plain data as JSON: None, bool, int, float, str, lists as they are, the rest tagged. Subclasses count as their base."""
         if x is None or x is True or x is False:
             return x
         kind = type(x)
@@ -833,11 +843,13 @@ def library(module: str, name: str):
     return getattr(__import__(module), name)
 
 
-TAGS = {"tuple": tuple, "set": set, "frozenset": frozenset, "bytes": lambda v: v.encode("latin-1"), "complex": lambda v: complex(*v),
-        "bytearray": lambda v: bytearray(v, "latin-1"), "range": lambda v: range(*v), "deque": lambda v: library("collections", "deque")(v),
-        "Fraction": lambda v: library("fractions", "Fraction")(v), "Decimal": lambda v: library("decimal", "Decimal")(v),
-        "date": lambda v: library("datetime", "date").fromisoformat(v), "datetime": lambda v: library("datetime", "datetime").fromisoformat(v),
-        "timedelta": lambda v: library("datetime", "timedelta")(*v), "ndarray": lambda v: library("numpy", "array")(v[1], dtype=v[0])}
+TAGS = {"tuple": tuple, "set": set, "frozenset": frozenset, "bytes": lambda v: v.encode("latin-1"),
+        "bytearray": lambda v: bytearray(v, "latin-1"), "complex": lambda v: complex(*v), "range": lambda v: range(*v),
+        "deque": lambda v: library("collections", "deque")(v), "Fraction": lambda v: library("fractions", "Fraction")(v),
+        "Decimal": lambda v: library("decimal", "Decimal")(v), "date": lambda v: library("datetime", "date").fromisoformat(v),
+        "datetime": lambda v: library("datetime", "datetime").fromisoformat(v),
+        "timedelta": lambda v: library("datetime", "timedelta")(*v),
+        "ndarray": lambda v: library("numpy", "array")(v[1], dtype=v[0])}
 
 
 def restore(old: Any, new: Any) -> None:
@@ -859,7 +871,7 @@ EXCEPTIONS: dict[str, type] = {}
 
 
 def exception(what: list[str], bases: list[str]) -> BaseException:
-    """What the program raised: a builtin exception as itself, one of its own as a class of that name with its first builtin base."""
+    """What the program raised: a builtin exception as itself, one of its own as a class of that name and first builtin base."""
     name, text = what
     base = next((vars(builtins)[b] for b in bases if isinstance(vars(builtins).get(b), type)), Exception)
     base = base if issubclass(base, (Exception, SystemExit)) else Exception
@@ -869,15 +881,17 @@ def exception(what: list[str], bases: list[str]) -> BaseException:
 
 
 class Names(dict):
-    """The globals of a test. A name that the test, its helpers or builtins define is theirs; the others are asked of the program."""
+    """The globals of a test. Names that the test, its helpers or builtins define are theirs; others are asked of the program."""
 
     def __init__(self, peer: Peer, code: str, entry: str = ""):
         super().__init__(HELPERS, __name__="test_solution", __builtins__=builtins)
         self.peer, nodes = peer, list(ast.walk(ast.parse(code)))
         used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - set(HELPERS)
-        used -= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+        used -= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+        used -= {n.arg for n in nodes if isinstance(n, ast.arg)}
         used -= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
-        used -= {(a.asname or a.name).split(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+        imports = [n for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
+        used -= {(a.asname or a.name).split(".")[0] for n in imports for a in n.names}
         common = {k: v for k, v in prelude().items() if k not in HELPERS}
         called = used | ({entry} if entry else set())
         self.trusted = {k: v for k, v in common.items() if isinstance(v, types.ModuleType)}
@@ -920,7 +934,7 @@ def same(a: Any, b: Any, tolerance: float | None) -> bool:
 
 
 def verify(test: dict, peer: Peer) -> int:
-    """The verifier's whole life: the test code of the data set against the program on the other end; returns PASS, WRONG or ERROR."""
+    """The verifier's whole life: the data set's test code against the program on the other end; returns PASS, WRONG or ERROR."""
     try:
         peer.request("names")  # the program's own top level has run
         if test["kind"] == "call":
@@ -995,7 +1009,8 @@ class Zygote:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("log")
         try:
-            self.process = subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, env=environment, cwd="/", process_group=0)
+            self.process = subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, env=environment, cwd="/",
+                                            process_group=0)
         except FileNotFoundError:
             raise ValueError(f"sandbox: outer={outer!r} was asked for, but {command[0]} is not installed") from None
         finally:
@@ -1094,7 +1109,8 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
     if "seccomp" not in missing and "private_root" in missing and "landlock" in missing or "seccomp" in missing:
         raise ValueError(f"sandbox: too little protection here, missing {', '.join(missing)}; untrusted programs are not run")
     if processes > 1 and "pid_namespace" in missing:
-        raise ValueError("sandbox: processes > 1 needs a PID namespace, which this machine refuses; what a program started could stay behind")
+        raise ValueError("sandbox: processes > 1 needs a PID namespace, which this machine refuses; "
+                         "what a program started could stay behind")
     if missing and outer not in WARNED:
         WARNED.add(outer)
         warnings.warn(f"sandbox: weaker than full isolation, this machine refuses {', '.join(missing)}", stacklevel=3)
@@ -1102,7 +1118,7 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
 
 
 def capabilities(outer: str = "") -> dict[str, Any]:
-    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all layers)."""
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all)."""
     zygote = zygote_for(outer)
     layers = {layer: layer in zygote.layers for layer in LAYERS}
     installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
@@ -1120,11 +1136,12 @@ def memory_file(data: bytes = b"") -> int:
 class Program:
     """One program with its limits; `once` runs it. Its memory files are closed at the end of the `with`."""
 
-    def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int, prelude: bool,
-                 outer: str, require: str):
+    def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
+                 prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
-        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20, "processes": processes,
-                       "output_bytes": int(output_mb * (1 << 20)), "prelude": prelude, "dev_stdin": "/dev/stdin" in code, "scratch": ""}
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20,
+                       "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
+                       "dev_stdin": "/dev/stdin" in code, "scratch": ""}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
@@ -1149,8 +1166,9 @@ class Program:
                 ours, theirs = channel = [stack.enter_context(end) for end in socket.socketpair()]
                 verr = new()
                 jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno()])
-                spec = self.limits | {"mode": "verify", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10}
-                spec["wall_s"] = STARVED * self.limits["wall_s"] + 10  # it ends when the program's child does
+                spec = self.limits | {
+                    "mode": "verify", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10,
+                    "wall_s": STARVED * self.limits["wall_s"] + 10}  # it ends when the program's child does
                 jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno()]))
             numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
             try:
@@ -1182,27 +1200,28 @@ class Program:
                 status = "error"
             if test is not None:
                 stderr += contents(verr, 1 << 16).decode("utf-8", "replace")
-            result = RunResult(status, contents(out, limit).decode("utf-8", "replace"), stderr, reply["code"], reply["wall_s"], reply["cpu_s"])
+            stdout = contents(out, limit).decode("utf-8", "replace")
+            result = RunResult(status, stdout, stderr, reply["code"], reply["wall_s"], reply["cpu_s"])
             return result, replies[1]["code"] if test is not None else None
 
 
-def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: float | None = None, memory_mb: int = 1024, output_mb: float = 16,
-        processes: int = 1, outer: str = "", require: str = "") -> RunResult:
+def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: float | None = None, memory_mb: int = 1024,
+        output_mb: float = 16, processes: int = 1, outer: str = "", require: str = "") -> RunResult:
     """Runs a program on one input. Never raises for what a program does.
 
-    `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that computes
-    on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's.
-    `output_mb`: of stdout, of stderr and of any file. `processes`: above 1 the program may fork (each process has the limits for itself).
-    Raises ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
+    `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
+    computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork (each process has the limits for itself). Raises
+    ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
         return program.once(stdin)[0]
 
 
 def same_output(output: str, expected: str, compare: str = "exact", tolerance: float | None = None) -> bool:
-    """`exact`: equal lines; trailing whitespace, trailing empty lines and line ends do not count. With `tolerance`, tokens that are
-    numbers on both sides may differ by it, absolutely or relatively (the layout of the white space then does not count). `livecodebench`:
-    every line stripped; lines are equal as text or as sequences of decimal numbers."""
+    """`exact`: equal lines; trailing whitespace, trailing empty lines and line ends do not count. With `tolerance`, tokens that
+    are numbers on both sides may differ by it, absolutely or relatively (the layout of the white space then does not count).
+    `livecodebench`: every line stripped; lines are equal as text or as sequences of decimal numbers."""
     if compare not in ("exact", "livecodebench"):
         raise ValueError(f'sandbox: compare={compare!r} is unknown; use "exact" or "livecodebench"')
     if compare == "livecodebench":
@@ -1254,7 +1273,8 @@ def as_cases(tests: dict) -> list[dict]:
             if isinstance(expected, str) and isinstance(inputs[0], str):
                 with contextlib.suppress(ValueError):
                     expected = json.loads(expected)
-            cases.append({"kind": "call", "fn_name": tests["fn_name"], "args": args if isinstance(args, list) else [args], "expected": expected})
+            args = args if isinstance(args, list) else [args]
+            cases.append({"kind": "call", "fn_name": tests["fn_name"], "args": args, "expected": expected})
         return cases
     kind = "functional" if "functional" in tests else "pytest"
     codes = tests[kind] if isinstance(tests[kind], list) else [tests[kind]]
@@ -1268,16 +1288,16 @@ def as_cases(tests: dict) -> list[dict]:
     return [{"kind": kind, "code": code} for code in codes]
 
 
-def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int = 1024, max_tests: int | None = None, compare: str = "exact",
-              tolerance: float | None = None, early_stop: str = "", wall_s: float | None = None, output_mb: float = 16,
-              prelude: bool = True, outer: str = "", require: str = "") -> list[TestResult]:
+def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int = 1024, max_tests: int | None = None,
+              compare: str = "exact", tolerance: float | None = None, early_stop: str = "", wall_s: float | None = None,
+              output_mb: float = 16, prelude: bool = True, outer: str = "", require: str = "") -> list[TestResult]:
     """Runs a program against the tests of one problem; the results are in the order of the tests.
 
-    `tests`: {"inputs", "outputs"}: stdin programs; with "fn_name": calls of that function or method of Solution, the inputs lists of arguments
-    or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
-    `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`: see
-    `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`: LeetCode's names
-    are defined. Raises ValueError for tests in no published format."""
+    `tests`: {"inputs", "outputs"}: stdin programs; with "fn_name": calls of that function or method of Solution, the inputs lists
+    of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
+    `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
+    see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
+    LeetCode's names are defined. Raises ValueError for tests in no published format."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -1288,8 +1308,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1, prelude=prelude,
                  outer=outer, require=require) as program:
         for case in cases:
-            if results and (early_stop == "fail" and not results[-1].passed or early_stop == "timeout" and results[-1].status == "timeout"
-                            or results[-1].status == "skipped"):
+            last = results[-1].status if results else "ok"
+            if last == "skipped" or early_stop == "fail" and last != "ok" or early_stop == "timeout" == last:
                 results.append(TestResult(False, "skipped"))
                 continue
             if case["kind"] == "stdin":
@@ -1299,10 +1319,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
             else:
                 result, verdict = program.once("", case | {"tolerance": tolerance})
                 passed = verdict == PASS
-                status = result.status
-                if status in ("ok", "error"):
-                    last = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
-                    status = "ok" if passed else last
+                why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
+                status = "ok" if passed else why if result.status in ("ok", "error") else result.status
             results.append(TestResult(passed, status, result.stdout, result.stderr, result.wall_s, result.cpu_s))
     return results
 

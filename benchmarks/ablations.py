@@ -6,12 +6,12 @@
     python benchmarks/ablations.py sft_coef | zero_advantage | soft_reward | wrong_traces       # Table 6, Fig. 5, Fig. 3, Table 2
     python benchmarks/ablations.py cost                      # the update of each loss, in times of clip_higher's
 
-Problems: toy:math-terms=4-right=0.3, sums of four digits. The 0.8M-parameter model is warmed up once by SFT on traces of which 30 %
-are right, and answers a third of the problems; a seed decides the prompts, rollouts and mini-batches of the RL stage (and the SFT
-too in wrong_traces). Every cell is one run of rl_gppo.py in runs/ablations/EXPERIMENT/CELL-SEED, with the flags printed by
---list; a finished one is not run again, so an interrupted grid goes on. Writes figures/EXPERIMENT.csv (a row a cell and seed) and
-figures/EXPERIMENT.png (mean and 95 % t-interval over seeds), and prints a table with the paired difference to the first cell of
-the same group. A run takes half a minute of one core.
+Problems: toy:math-terms=4-right=0.3, sums of four digits. The 0.8M-parameter model is warmed up once by SFT on traces of which
+30 % are right, and answers a third of the problems; a seed decides the prompts, rollouts and mini-batches of the RL stage (and
+the SFT too in wrong_traces). Every cell is one run of rl_gppo.py in runs/ablations/EXPERIMENT/CELL-SEED, with the flags printed
+by --list; a finished one is not run again, so an interrupted grid goes on. Writes figures/EXPERIMENT.csv (a row a cell and
+seed) and figures/EXPERIMENT.png (mean and 95 % t-interval over seeds), and prints a table with the paired difference to the
+first cell of the same group. A run takes half a minute of one core.
 """
 
 import argparse
@@ -48,14 +48,16 @@ LOSSES = {
     "reinforce": {"loss": "reinforce"}, "gppo_erc": {"loss": "gppo_erc"},
 }
 ACTS = {"minibatch_prompts": 1, "lr": 1e-4}  # 16 updates a rollout: percents of the tokens leave the band
-NARROW = {"minibatch_prompts": 1, "lr": 3e-5, "clip_low": 0.01, "clip_high": 0.014}  # 16 small updates, several percent out of a narrow band
+NARROW = {"minibatch_prompts": 1, "lr": 3e-5, "clip_low": 0.01, "clip_high": 0.014}  # 16 small updates, a band as small as they
 HARDLY = {"minibatch_prompts": 4, "lr": 3e-5}  # 4 updates: next to none do, and the losses must coincide
 EDGE = {"minibatch_prompts": 1, "lr": 5e-5}  # half of the lr of `acts`: where GPPO begins to lose
 EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a group is what the others are compared with
-    "clipping": {f"{group}/{name}": {**regime, **flags} for group, regime in (("acts", ACTS), ("narrow", NARROW), ("hardly", HARDLY))
+    "clipping": {f"{group}/{name}": {**regime, **flags}
+                 for group, regime in {"acts": ACTS, "narrow": NARROW, "hardly": HARDLY}.items()
                  for name, flags in LOSSES.items()},
     "border": {
-        **{f"lr 5e-5/{name}": {**EDGE, **LOSSES[name]} for name in ("clip_higher", "gppo", "ce_gppo beta1=0.5", "gppo_high", "gppo_erc")},
+        **{f"lr 5e-5/{name}": {**EDGE, **LOSSES[name]}
+           for name in ("clip_higher", "gppo", "ce_gppo beta1=0.5", "gppo_high", "gppo_erc")},
         **{f"lr 5e-5 alpha=0.1/{name}": {**EDGE, **LOSSES[name], "sft_coef": 0.1} for name in ("clip_higher", "gppo")},
         **{f"lr 2e-5/{name}": {**EDGE, **LOSSES[name], "lr": 2e-5} for name in ("clip_higher", "gppo")}},
     "staleness": {f"{16 // size} updates/{loss}": {"minibatch_prompts": size, "loss": loss, "lr": 5e-5}
@@ -76,15 +78,18 @@ def read(path: Path) -> list[dict]:
 
 
 def sft_of(kind: str, right_only: bool, seed: int, folder: Path) -> str:
-    """Table 2: SFT on a pool of 8,192 toy traces, whole or only the right ones, for as many epochs; returns the model's folder."""
+    """Table 2: SFT on a pool of 8,192 toy traces, whole or only the right ones, for as many epochs.
+    Returns the model's folder."""
     if not (folder / "sft" / "final").exists():
         pool = toy.sft_rows(kind, 8192, seed)
         if right_only:
-            pool = [row for row in pool if f"boxed{{{eval(row['messages'][0]['content'].strip('='))}}}" in row["messages"][1]["content"]]
+            answer = lambda row: f"boxed{{{eval(row['messages'][0]['content'].strip('='))}}}"
+            pool = [row for row in pool if answer(row) in row["messages"][1]["content"]]
         toy.make_model(str(folder / "init"), seed)
         (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
-        subprocess.run([sys.executable, str(ROOT / "sft.py"), "--model", str(folder / "init"), "--train_file", str(folder / "traces.jsonl"),
-                        "--output_dir", str(folder / "sft"), *toy.WARM_UP, "--global_batch", "32"], check=True)
+        files = {"--model": folder / "init", "--train_file": folder / "traces.jsonl", "--output_dir": folder / "sft"}
+        flags = [str(part) for pair in files.items() for part in pair] + [*toy.WARM_UP, "--global_batch", "32"]
+        subprocess.run([sys.executable, str(ROOT / "sft.py"), *flags], check=True)
     return str(folder / "sft" / "final")
 
 
@@ -166,7 +171,8 @@ def summary(folder: Path) -> dict[str, float]:
 
     return {"start": evals[0]["accuracy"], "end": evals[-1]["accuracy"], "mean": mean("accuracy", evals[1:]),
             "reward_end": mean("reward_mean", metrics[-10:]), "entropy_end": mean("entropy", metrics[-10:]),
-            "grad_norm": mean("grad_norm", metrics), "clip_high": mean("clip_frac_high", metrics), "clip_low": mean("clip_frac_low", metrics),
+            "grad_norm": mean("grad_norm", metrics), "clip_high": mean("clip_frac_high", metrics),
+            "clip_low": mean("clip_frac_low", metrics),
             "train_s": mean("train_s", metrics), "step_s": mean("step_s", metrics)}
 
 
@@ -187,7 +193,8 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
 
     groups = list(dict.fromkeys(cell.split("/")[0] for cell in cells))
     panels = [("held-out accuracy", "eval.jsonl", "accuracy"), ("entropy (nats)", "metrics.jsonl", "entropy"),
-              ("gradient norm", "metrics.jsonl", "grad_norm"), ("tokens above the band, A > 0", "metrics.jsonl", "clip_frac_high"),
+              ("gradient norm", "metrics.jsonl", "grad_norm"),
+              ("tokens above the band, A > 0", "metrics.jsonl", "clip_frac_high"),
               ("tokens below the band, A < 0", "metrics.jsonl", "clip_frac_low")]
     figure, axes = plt.subplots(len(groups), len(panels), figsize=(4.2 * len(panels), 3.4 * len(groups)), squeeze=False,
                                 constrained_layout=True)
@@ -207,7 +214,8 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
                                   color=line.get_color(), alpha=0.1, linewidth=0)
             axis.set(title=f"{group}: {title}", xlabel="step", ylim=(0, None))
             if "tokens" in title:
-                axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=1 if axis.get_ylim()[1] > 0.005 else 2))
+                decimals = 1 if axis.get_ylim()[1] > 0.005 else 2
+                axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=decimals))
             axis.grid(alpha=0.3)
         row[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(figures / f"{experiment}.png", dpi=90)
@@ -235,7 +243,9 @@ def main() -> None:
     if not cells:
         parser.error(f"--cells: none of {args.cells} in {list(EXPERIMENTS[args.experiment])}")
     if args.list:
-        return print(*(f"{name}: {' '.join(f'--{k} {v}' for k, v in {**BASE, **flags}.items())}" for name, flags in cells.items()), sep="\n")
+        for name, flags in cells.items():
+            print(f"{name}:", *(f"--{key} {value}" for key, value in {**BASE, **flags}.items()))
+        return
     out, figures = Path(args.out) / args.experiment, Path(args.figures)
     grid = {out / f"{label(name)}-{seed}": {**BASE, "steps": args.steps, **cells[name], "seed": seed}
             for seed in range(args.seeds) for name in cells}
@@ -252,14 +262,15 @@ def main() -> None:
     with (figures / f"{args.experiment}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     draw(args.experiment, out, cells, args.seeds, figures)
     table(rows, cells)
 
 
 def table(rows: list[dict], cells: dict) -> None:
-    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`: held-out accuracy
-    after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out of the band with A > 0 and A < 0."""
+    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`: held-
+    out accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out of
+    the band with A > 0 and A < 0."""
     print("| cell | start | end | difference | mean | difference | entropy | grad norm | above | below |\n" + "|---" * 10 + "|")
     by_cell = {name: {row["seed"]: row for row in rows if row["cell"] == name} for name in cells}
     for name, seeds in by_cell.items():

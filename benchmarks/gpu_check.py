@@ -39,19 +39,21 @@ import toy  # noqa: E402
 PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dense FLOP/s, from the vendors' data sheets
 SIZES = {  # Qwen3-0.6B as published; and one that a CPU can do
     "0.6B": dict(vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
-                 num_key_value_heads=8, head_dim=128, max_position_embeddings=40_960, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+                 num_key_value_heads=8, head_dim=128, max_position_embeddings=40_960,
+                 rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
     "tiny": dict(vocab_size=2048, hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, head_dim=16, max_position_embeddings=2048),
 }
 
 
 class InProcess:
-    """Stands where rewards.RewardPool stands, for toy sums: no worker, and an answer that is no plain integer is wrong without math_verify."""
+    """Stands where rewards.RewardPool stands, for toy sums: no worker; without math_verify only plain integers can be right."""
 
     def submit(self, item: dict) -> concurrent.futures.Future:
         future = concurrent.futures.Future()
         try:
-            future.set_result(rewards.score(item["data_source"], item["response"], item["ground_truth"], prompt_tail=item["prompt_tail"]))
+            future.set_result(rewards.score(item["data_source"], item["response"], item["ground_truth"],
+                                            prompt_tail=item["prompt_tail"]))
         except ModuleNotFoundError:
             future.set_result(rewards.Reward(-1.0, False, "wrong"))
         return future
@@ -131,7 +133,8 @@ def check_update(args, length: int) -> dict:
     peak = next((v for k, v in PEAK_BF16.items() if args.device != "cpu" and k in torch.cuda.get_device_name()), None)
     return {"length": length, "samples": len(samples), "tokens_per_s": tokens / best, "seconds": best,
             "flops_of_peak": flops / best / peak if peak else None, "mfu": flops * 3 / 4 / best / peak if peak else None,
-            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if args.device != "cpu" else None, "grad_norm": metrics["grad_norm"]}
+            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if args.device != "cpu" else None,
+            "grad_norm": metrics["grad_norm"]}
 
 
 def check_generation(args) -> dict:
@@ -165,9 +168,10 @@ def check_gppo(args) -> dict:
     evals = rl_gppo.read_jsonl(Path(cfg.output_dir) / "eval.jsonl")
     if not args.tiny and evals[-1]["accuracy"] <= evals[0]["accuracy"]:
         raise RuntimeError(f"accuracy did not rise in {steps} steps: {evals[0]['accuracy']:.3f} to {evals[-1]['accuracy']:.3f}")
-    return {"steps": steps, "accuracy_before": evals[0]["accuracy"], "accuracy_after": evals[-1]["accuracy"], "stderr": evals[-1]["stderr"],
-            "step_s": sorted(m["step_s"] for m in metrics)[steps // 2], "logprob_diff": max(m["rollout_logprob_diff"] for m in metrics
-                                                                                         if "rollout_logprob_diff" in m) if not args.tiny else None}
+    differences = [m["rollout_logprob_diff"] for m in metrics if "rollout_logprob_diff" in m]
+    return {"steps": steps, "accuracy_before": evals[0]["accuracy"], "accuracy_after": evals[-1]["accuracy"],
+            "stderr": evals[-1]["stderr"], "step_s": sorted(m["step_s"] for m in metrics)[steps // 2],
+            "logprob_diff": max(differences) if differences and not args.tiny else None}
 
 
 def main() -> None:
@@ -178,19 +182,21 @@ def main() -> None:
     parser.add_argument("--out", default="gpu_check.json")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("gpu_check.py: torch finds no GPU here (torch.cuda.is_available() is False); to try the script: --device cpu --tiny")
+        sys.exit("gpu_check.py: torch finds no GPU here (torch.cuda.is_available() is False); "
+                 "to try the script: --device cpu --tiny")
     if args.device == "cpu" and not args.tiny:
         sys.exit("gpu_check.py: a 0.6B model at 32K tokens takes days on a CPU; add --tiny")
     lengths = args.lengths or ([64, 128] if args.tiny else [4096, 16384, 32768])
     parts = {"head": lambda: check_head(args), **{f"update_{n}": lambda n=n: check_update(args, n) for n in lengths},
              "generation": lambda: check_generation(args), "gppo": lambda: check_gppo(args)}
-    result = {"device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu", "torch": torch.__version__, "failed": []}
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
+    result = {"device": device, "torch": torch.__version__, "failed": []}
     for name, part in parts.items():
         print(f"{name} ...", flush=True)
         try:
             result[name] = part()
             print(f"  {json.dumps(result[name])}", flush=True)
-        except Exception as error:  # whatever one part runs into (out of memory, a missing kernel), the others still tell something
+        except Exception as error:  # whatever one part runs into (memory, a missing kernel), the others still tell something
             traceback.print_exc()
             result["failed"].append(name)
             result[name] = {"error": " ".join(str(error).split())[:500]}
@@ -198,11 +204,13 @@ def main() -> None:
         gc.collect()  # a run and its accelerator refer to each other; the next part's peak must not hold this one's model
         if args.device == "cuda":
             torch.cuda.empty_cache()
-    print(f"\n| length | tokens/s | of peak FLOP/s | MFU | peak GiB |   ({result['device']}; prime-rl on one H100, 16K: 11,900 tokens/s, 12.5 GiB)\n|---|---|---|---|---|")
+    print(f"\n{device} (prime-rl on one H100, 16K: 11,900 tokens/s, 12.5 GiB)\n\n"
+          "| length | tokens/s | of peak FLOP/s | MFU | peak GiB |\n|---|---|---|---|---|")
     for row in (result[f"update_{n}"] for n in lengths):
         if "error" not in row:
             shares = " | ".join("-" if row[key] is None else f"{row[key]:.1%}" for key in ("flops_of_peak", "mfu"))
-            print(f"| {row['length']:,} | {row['tokens_per_s']:,.0f} | {shares} | {'-' if row['peak_gib'] is None else round(row['peak_gib'], 1)} |")
+            peak = "-" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
+            print(f"| {row['length']:,} | {row['tokens_per_s']:,.0f} | {shares} | {peak} |")
     print(f"{args.out}" + (f"; failed: {', '.join(result['failed'])}" if result["failed"] else ""))
     sys.exit(bool(result["failed"]))
 

@@ -2,9 +2,9 @@
 
     python benchmarks/micro_batching.py [--rounds 5]
 
-Lengths are log-normal between 16 and 2,048 tokens. Both ways run train_on on the same samples and may hold the same number of tokens
-at a time: the budget of 8,192 is 4 samples of full length. The fixed way takes 4 samples at a time as they come and pads them to the
-longest of the four (which is kinder than to 2,048). In turn, medians; the gradient norms must agree.
+Lengths are log-normal between 16 and 2,048 tokens. Both ways run train_on on the same samples and may hold the same number of
+tokens at a time: the budget of 8,192 is 4 samples of full length. The fixed way takes 4 samples at a time as they come and pads
+them to the longest of the four (which is kinder than to 2,048). In turn, medians; the gradient norms must agree.
 """
 
 import argparse
@@ -33,7 +33,8 @@ def samples_of(count: int, vocab: int, median: float, sigma: float) -> list[rl_g
         length = round(min(max(rng.lognormvariate(math.log(median), sigma), SHORTEST), LONGEST))
         ids = [rng.randrange(vocab) for _ in range(length)]
         prompt = rl_gppo.Prompt(ids[:8], "", "math_verify", "1")
-        samples.append(rl_gppo.Sample(prompt, i // 8, ids[8:], [-1.0] * (length - 8), False, Reward(1.0, i % 2 == 0, "correct"), rng.gauss(0, 1)))
+        reward = Reward(1.0, i % 2 == 0, "correct")
+        samples.append(rl_gppo.Sample(prompt, i // 8, ids[8:], [-1.0] * (length - 8), False, reward, rng.gauss(0, 1)))
     return samples
 
 
@@ -52,9 +53,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=64, max_position_embeddings=LONGEST, tie_word_embeddings=True))
-    cfg = rl_gppo.Config(minibatch_prompts=args.samples, token_budget=4 * LONGEST, lr=0.0, weight_decay=0.0, output_dir=tempfile.mkdtemp())
+        vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=64, max_position_embeddings=LONGEST, tie_word_embeddings=True))
+    cfg = rl_gppo.Config(minibatch_prompts=args.samples, token_budget=4 * LONGEST, lr=0.0, weight_decay=0.0,
+                         output_dir=tempfile.mkdtemp())
     accelerator, policy = Accelerator(cpu=True), rl_gppo.Policy(model)
     run = rl_gppo.Run(cfg, accelerator, policy, accelerator.prepare(torch.optim.AdamW(policy.parameters())), None, [1], 0, False)
     samples = samples_of(args.samples, 4096, args.median, args.sigma)
@@ -75,7 +77,8 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begun)
     ours, fixed = (statistics.median(seconds[name]) for name in plans)
     ratios = [a / b for a, b in zip(*seconds.values())]
-    print(f"update: token budget {ours:.2f} s, fixed size {fixed:.2f} s; ratio, median of {args.rounds}: {statistics.median(ratios):.2f} "
+    print(f"update: token budget {ours:.2f} s, fixed size {fixed:.2f} s; "
+          f"ratio, median of {args.rounds}: {statistics.median(ratios):.2f} "
           f"(gradient norms {norms['token budget']:.6g} and {norms['fixed size']:.6g})")
 
 

@@ -1,12 +1,12 @@
 """How fast the code sandbox is: programs of 16 small stdin tests a second, against one Firejail (or one bare python) per test.
 
-    python benchmarks/sandbox_throughput.py            # table, batch of 1,024 programs, figures/sandbox_throughput.png; about 8 minutes
+    python benchmarks/sandbox_throughput.py            # table, batch of 1,024, figures/sandbox_throughput.png; 4 minutes
     python benchmarks/sandbox_throughput.py --quick    # shorter rounds, batch of 128
     python benchmarks/sandbox_throughput.py --leaks    # 10,000 executions in one process: memory and descriptors
 
-The ways are interleaved in rounds on the same machine, so that its other load hits all of them; the ratios are those of the medians. As root
-and as an ordinary user. "one Firejail per test" is what the released system does: `firejail --quiet --noprofile --net=none python prog.py`,
-the program importing numpy first. Its programs a second are extrapolated from single tests (it would take a minute a program otherwise)."""
+The ways are interleaved in rounds on the same machine, so that its other load hits all of them; the ratios are those of the
+medians. As root and as an ordinary user. "one Firejail per test" is what the released system does: `firejail --quiet --noprofile
+--net=none python prog.py`, the program importing numpy first."""
 
 import argparse
 import multiprocessing
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import sandbox
+import sandbox  # noqa: E402  (the root is known only now)
 
 TESTS = 16
 PROGRAM = "n = int(input())\nprint(sum(map(int, input().split())) * n)\n"
@@ -47,14 +47,15 @@ def programs_per_second(pool, workers: int, programs: int, outer: str, code: str
 
 
 def one_process_per_test(command: list[str], tests: int) -> float:
-    """Programs a second when each test starts its own process, with as many at once as the machine has cores (`tests` are run)."""
+    """Programs a second when each test starts its own process, WORKERS at once (`tests` are run)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "program.py")
         path.write_text(NUMPY)
         start = time.perf_counter()
         running = []
         for i in range(tests):
-            process = subprocess.Popen([*command, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"})
+            process = subprocess.Popen([*command, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       env={"OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"})
             running.append((process, i % TESTS))
             if len(running) == WORKERS or i == tests - 1:
                 for process, case in running:
@@ -69,11 +70,12 @@ WORKERS = 2
 def rounds(pool, count: int, programs: int) -> dict[str, list[float]]:
     python = [sys.executable, "-I"]
     firejail = ["firejail", "--quiet", "--noprofile", "--net=none", *python]
+    in_pool = lambda *args: programs_per_second(pool, WORKERS, WORKERS * programs, *args)
     ways = {
         "sandbox, 1 worker": lambda: programs_per_second(pool, 1, programs, ""),
-        f"sandbox, {WORKERS} workers": lambda: programs_per_second(pool, WORKERS, WORKERS * programs, ""),
-        f"sandbox, program imports numpy, {WORKERS} workers": lambda: programs_per_second(pool, WORKERS, WORKERS * programs, "", NUMPY),
-        f"sandbox in Firejail, {WORKERS} workers": lambda: programs_per_second(pool, WORKERS, WORKERS * programs, "firejail"),
+        f"sandbox, {WORKERS} workers": lambda: in_pool(""),
+        f"sandbox, program imports numpy, {WORKERS} workers": lambda: in_pool("", NUMPY),
+        f"sandbox in Firejail, {WORKERS} workers": lambda: in_pool("firejail"),
         "bare python + numpy per test (no isolation)": lambda: one_process_per_test(python, TESTS),
         "one Firejail + python + numpy per test": lambda: one_process_per_test(firejail, TESTS),
     }
@@ -87,7 +89,7 @@ def rounds(pool, count: int, programs: int) -> dict[str, list[float]]:
 
 
 def hanging_batch(pool, programs: int, single: float) -> tuple[float, float]:
-    """(seconds, ideal seconds) of a batch of which 5 % hang. Ideal: the work (2 CPU seconds a hang) spread evenly, no other loss."""
+    """(seconds, ideal seconds) of a batch of which 5 % hang. Ideal: the work (2 CPU seconds a hang) spread evenly, no loss."""
     hangs = programs // 20
     jobs = [(HANG if i % 20 == 7 else PROGRAM, "") for i in range(programs)]
     hangs = sum(code == HANG for code, _ in jobs)
@@ -101,14 +103,16 @@ def hanging_batch(pool, programs: int, single: float) -> tuple[float, float]:
 def leaks(executions: int = 10_000) -> None:
     import psutil
 
-    codes = [PROGRAM, "1 / 0", "import os\nos._exit(1)", "print('x' * 10 ** 5)", "import threading\nthreading.Thread(target=print).start()"]
+    codes = [PROGRAM, "1 / 0", "import os\nos._exit(1)", "print('x' * 10 ** 5)",
+             "import threading\nthreading.Thread(target=print).start()"]
     family = lambda: [psutil.Process(), *psutil.Process().children(recursive=True)]
     for i in range(executions + 1):
         if i % (executions // 10) == 0:
             sandbox.run("print(1)")
             rss = "  ".join(f"{p.memory_info().rss / 2**20:.1f}" for p in family())
             zombies = sum(p.status() == "zombie" for p in family())
-            print(f"{i:6d} executions: MB {rss}; descriptors {len(os.listdir('/proc/self/fd'))}; processes {len(family())}, zombies {zombies}", flush=True)
+            print(f"{i:6d} executions: MB {rss}; descriptors {len(os.listdir('/proc/self/fd'))}; "
+                  f"processes {len(family())}, zombies {zombies}", flush=True)
         sandbox.run(codes[i % len(codes)], "1\n2 3\n")
 
 
@@ -140,8 +144,9 @@ def main() -> None:
         speeds = rounds(pool, *((3, 20) if options.quick else (7, 60)))
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         slowest = medians["one Firejail + python + numpy per test"]
-        print(f"\n| way | programs/s | ms a test | times one Firejail per test |\n|---|---|---|---|   (uid {os.getuid()}, {os.cpu_count()} cores, "
-              f"load {os.getloadavg()[0]:.1f}, all layers: {sandbox.capabilities()['full']})")
+        print(f"\nuid {os.getuid()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+              f"all layers: {sandbox.capabilities()['full']}\n\n"
+              "| way | programs/s | ms a test | times one Firejail per test |\n|---|---|---|---|")
         for name, speed in medians.items():
             print(f"| {name} | {speed:.2f} | {1000 / speed / TESTS:.2f} | {speed / slowest:.1f} |")
         one, two = speeds["sandbox, 1 worker"], speeds[f"sandbox, {WORKERS} workers"]

@@ -1,6 +1,6 @@
 """One RL step (rollout, reward, updates) of rl_gppo.py against TRL's GRPOTrainer: same model, prompts, batch, updates, fp32.
 
-    python benchmarks/step_vs_trl.py --model runs/toy_math_sft/sft/final --rollout hf --rounds 9          # pip install trl==1.16.0
+    python benchmarks/step_vs_trl.py --model runs/toy_math_sft/sft/final --rollout hf --rounds 9   # pip install trl==1.16.0
     python benchmarks/step_vs_trl.py --model runs/smollm2_sft/final --train_file runs/svamp_train.jsonl \\
         --prompts 4 --minibatch 2 --max_prompt_tokens 160 --max_response_tokens 64 --rounds 5
 
@@ -43,9 +43,10 @@ def ours(args) -> None:
 
     torch.set_num_threads(os.cpu_count())
     cfg = rl_gppo.Config(
-        model=args.model, train_file=args.train_file, eval_file="", output_dir=tempfile.mkdtemp(), lr=LR, weight_decay=0.0, sft_coef=0.0,
-        prompts_per_step=args.prompts, minibatch_prompts=args.minibatch, responses_per_prompt=args.responses, rollout=args.rollout,
-        max_prompt_tokens=args.max_prompt_tokens, max_response_tokens=args.max_response_tokens, zero_advantage_filter=False)
+        model=args.model, train_file=args.train_file, eval_file="", output_dir=tempfile.mkdtemp(), lr=LR, weight_decay=0.0,
+        sft_coef=0.0, prompts_per_step=args.prompts, minibatch_prompts=args.minibatch, responses_per_prompt=args.responses,
+        rollout=args.rollout, max_prompt_tokens=args.max_prompt_tokens, max_response_tokens=args.max_response_tokens,
+        zero_advantage_filter=False)
     run, engine, train, _, state = rl_gppo.start(cfg)
     with rewards.RewardPool(os.cpu_count()) as pool:
         for step in range(1, 10**6):
@@ -88,14 +89,16 @@ def trl(args) -> None:
                 self.begun = time.perf_counter()
 
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, learning_rate=LR, weight_decay=0.0, beta=0.0, epsilon=0.2, epsilon_high=0.28,
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, learning_rate=LR, weight_decay=0.0, beta=0.0, epsilon=0.2,
+        epsilon_high=0.28, loss_type="dapo",
         per_device_train_batch_size=args.minibatch * args.responses, gradient_accumulation_steps=1, steps_per_generation=updates,
-        num_generations=args.responses, max_completion_length=args.max_response_tokens, temperature=1.0, num_iterations=1, loss_type="dapo",
+        num_generations=args.responses, max_completion_length=args.max_response_tokens, temperature=1.0, num_iterations=1,
         max_steps=10**6, save_strategy="no", report_to=[], disable_tqdm=True, logging_steps=10**6, gradient_checkpointing=False,
         model_init_kwargs={"dtype": torch.float32})
     rows = Dataset.from_list([{"prompt": p.text, "ground_truth": p.ground_truth, "data_source": p.data_source} for p in prompts])
     # the step that fetches a batch has generated and trained on it: rollout and updates fall into one turn
-    GRPOTrainer(model=args.model, reward_funcs=reward, args=config, train_dataset=rows, processing_class=tokenizer, callbacks=[InTurn()]).train()
+    GRPOTrainer(model=args.model, reward_funcs=reward, args=config, train_dataset=rows, processing_class=tokenizer,
+                callbacks=[InTurn()]).train()
 
 
 def main() -> None:
@@ -115,7 +118,8 @@ def main() -> None:
         return ours(args) if args.side == "ours" else trl(args)
     sides = {}
     for side in ("ours", "trl"):
-        sides[side] = subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--side", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        sides[side] = subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--side", side], text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                        env={**os.environ, "TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"})
     results = {side: [] for side in sides}
     for turn in range(args.rounds + 1):  # the first one warms up
@@ -128,13 +132,15 @@ def main() -> None:
             result = json.loads(line[7:])
             if turn:
                 results[side].append(result)
-                print(f"round {turn} {side:>5}: {result['seconds']:.2f} s, {result['tokens']} tokens, {result['updates']} updates", flush=True)
+                print(f"round {turn} {side:>5}: {result['seconds']:.2f} s, {result['tokens']} tokens, "
+                      f"{result['updates']} updates", flush=True)
     for process in sides.values():
         process.kill()
     medians = {side: statistics.median(r["seconds"] for r in rows) for side, rows in results.items()}
     ratios = sorted(a["seconds"] / b["seconds"] for a, b in zip(results["ours"], results["trl"]))
     tokens = {side: statistics.mean(r["tokens"] for r in rows) for side, rows in results.items()}
-    print(f"median step: ours {medians['ours']:.2f} s ({tokens['ours']:.0f} tokens), TRL {medians['trl']:.2f} s ({tokens['trl']:.0f} tokens); "
+    print(f"median step: ours {medians['ours']:.2f} s ({tokens['ours']:.0f} tokens), "
+          f"TRL {medians['trl']:.2f} s ({tokens['trl']:.0f} tokens); "
           f"ratio ours/TRL: median {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 

@@ -35,7 +35,8 @@ def main() -> None:
         for row in map(json.loads, lines[:250]):
             question, answer = row["prompt"][0]["content"], row["reward_model"]["ground_truth"]
             if work := solution(question, float(answer)):
-                file.write(json.dumps({"prompt": question, "response": f"<think>\n{work}\n</think>\n\n\\boxed{{{answer}}}"}) + "\n")
+                response = f"<think>\n{work}\n</think>\n\n\\boxed{{{answer}}}"
+                file.write(json.dumps({"prompt": question, "response": response}) + "\n")
     (out / "svamp_train.jsonl").write_text("\n".join(lines[:550]) + "\n")
     (out / "svamp_eval.jsonl").write_text("\n".join(lines[550:]) + "\n")
 

@@ -79,5 +79,5 @@ def test_right_traces_are_told_from_wrong_ones(tmp_path, monkeypatch):
     for right_only in (False, True):
         ablations.sft_of("math-terms=3-right=0.5", right_only, 0, tmp_path / str(right_only))
     right = [line for line in seen[0] for row in [json.loads(line)["messages"]]
-             if row[1]["content"].endswith("boxed{%d}" % sum(map(int, row[0]["content"].strip("=").split("+"))))]
+             if row[1]["content"].endswith(f"boxed{{{sum(map(int, row[0]['content'].strip('=').split('+')))}}}")]
     assert len(seen[0]) == 8192 and seen[1] == right and 0.45 < len(right) / 8192 < 0.6
