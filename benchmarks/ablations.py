@@ -198,7 +198,8 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
               ("tokens below the band, A < 0", "metrics.jsonl", "clip_frac_low")]
     figure, axes = plt.subplots(len(groups), len(panels), figsize=(4.2 * len(panels), 3.4 * len(groups)), squeeze=False,
                                 constrained_layout=True)
-    for row, group in zip(axes, groups):
+    for at, group in enumerate(groups):
+        row = axes[at]
         for axis, (title, file, key) in zip(row, panels):
             for cell in (c for c in cells if c.split("/")[0] == group):
                 curves: dict[int, list[float]] = {}
@@ -212,11 +213,12 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
                 half = np.where(np.isfinite(half), half, 0)
                 axis.fill_between(steps, np.maximum(np.array(middle) - half, 0), np.array(middle) + half,
                                   color=line.get_color(), alpha=0.1, linewidth=0)
-            axis.set(title=f"{group}: {title}", xlabel="step", ylim=(0, None))
+            axis.set(title="" if at else title, xlabel="step" if at == len(groups) - 1 else "", ylim=(0, None))
             if "tokens" in title:
                 decimals = 1 if axis.get_ylim()[1] > 0.005 else 2
                 axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=decimals))
             axis.grid(alpha=0.3)
+        row[0].set_ylabel(group, fontsize=11, fontweight="bold")
         row[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(figures / f"{experiment}.png", dpi=90)
     plt.close(figure)
