@@ -65,7 +65,8 @@ EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a grou
     "sft_coef": {f"alpha/{alpha}": {"sft_coef": alpha} for alpha in (0.0, 0.05, 0.1, 0.2)},
     "zero_advantage": {"filter/on": {}, "filter/off": {"zero_advantage_filter": False},
                        "filter/dynamic_sampling": {"dynamic_sampling": True}},
-    "soft_reward": {f"reward/{kind}": {"train_file": "toy:code", "eval_file": "toy:code", "code_reward": kind}
+    "soft_reward": {f"reward/{kind}": {"train_file": "toy:code", "eval_file": "toy:code", "max_prompt_tokens": 96,
+                                       "max_response_tokens": 128, "minibatch_prompts": 4, "code_reward": kind}
                     for kind in ("all_or_nothing", "pass_rate")},
     "wrong_traces": {f"{level}/{name}": {"train_file": file, "eval_file": file}  # the model is made by sft_of
                      for level, file in (("easy", "toy:math-terms=3-right=0.7"), ("hard", "toy:math-terms=5-right=0.3"))
