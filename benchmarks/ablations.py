@@ -185,7 +185,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> None:
-    """A row a group of cells: held-out accuracy, entropy, gradient norm and share of tokens out of the band over steps."""
+    """A row a group of cells: held-out accuracy, reward, entropy, gradient norm, share of tokens out of the band."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -193,7 +193,8 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
     import matplotlib.ticker
 
     groups = list(dict.fromkeys(cell.split("/")[0] for cell in cells))
-    panels = [("held-out accuracy", "eval.jsonl", "accuracy"), ("entropy (nats)", "metrics.jsonl", "entropy"),
+    panels = [("held-out accuracy", "eval.jsonl", "accuracy"), ("training reward", "metrics.jsonl", "reward_mean"),
+              ("entropy (nats)", "metrics.jsonl", "entropy"),
               ("gradient norm", "metrics.jsonl", "grad_norm"),
               ("tokens above the band, A > 0", "metrics.jsonl", "clip_frac_high"),
               ("tokens below the band, A < 0", "metrics.jsonl", "clip_frac_low")]
@@ -211,10 +212,11 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
                 steps = sorted(curves)
                 middle, half = zip(*(interval(curves[step]) for step in steps)) if steps else ((), ())
                 line, = axis.plot(steps, middle, label=cell.split("/")[1], linewidth=1.2)
-                half = np.where(np.isfinite(half), half, 0)
-                axis.fill_between(steps, np.maximum(np.array(middle) - half, 0), np.array(middle) + half,
+                middle, half = np.array(middle), np.where(np.isfinite(half), half, 0)
+                axis.fill_between(steps, np.maximum(middle - half, -math.inf if "reward" in title else 0), middle + half,
                                   color=line.get_color(), alpha=0.1, linewidth=0)
-            axis.set(title="" if at else title, xlabel="step" if at == len(groups) - 1 else "", ylim=(0, None))
+            axis.set(title="" if at else title, xlabel="step" if at == len(groups) - 1 else "",
+                     ylim=(None if "reward" in title else 0, None))
             if "tokens" in title:
                 decimals = 1 if axis.get_ylim()[1] > 0.005 else 2
                 axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=decimals))
