@@ -63,8 +63,9 @@ EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a grou
     "staleness": {f"{16 // size} updates/{loss}": {"minibatch_prompts": size, "loss": loss, "lr": 5e-5}
                   for size in (16, 8, 4, 2, 1) for loss in ("clip_higher", "gppo")},
     "sft_coef": {f"alpha/{alpha}": {"sft_coef": alpha} for alpha in (0.0, 0.05, 0.1, 0.2)},
-    "zero_advantage": {"filter/on": {}, "filter/off": {"zero_advantage_filter": False},
-                       "filter/dynamic_sampling": {"dynamic_sampling": True}},
+    "zero_advantage": {f"filter/{name}": {"prompts_per_step": 32, "responses_per_prompt": 4, "minibatch_prompts": 16, **flags}
+                       for name, flags in {"on": {}, "off": {"zero_advantage_filter": False},
+                                           "dynamic_sampling": {"dynamic_sampling": True}}.items()},  # four often agree
     "soft_reward": {f"reward/{kind}": {"train_file": "toy:code", "eval_file": "toy:code", "max_prompt_tokens": 96,
                                        "max_response_tokens": 128, "minibatch_prompts": 4, "code_reward": kind}
                     for kind in ("all_or_nothing", "pass_rate")},
