@@ -202,8 +202,7 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
               ("tokens below the band, A < 0", "metrics.jsonl", "clip_frac_low")]
     figure, axes = plt.subplots(len(groups), len(panels), figsize=(4.2 * len(panels), 3.4 * len(groups)), squeeze=False,
                                 constrained_layout=True)
-    for at, group in enumerate(groups):
-        row = axes[at]
+    for at, (row, group) in enumerate(zip(axes, groups)):
         for axis, (title, file, key) in zip(row, panels):
             for cell in (c for c in cells if c.split("/")[0] == group):
                 curves: dict[int, list[float]] = {}
@@ -275,8 +274,8 @@ def main() -> None:
 
 
 def table(rows: list[dict], cells: dict) -> None:
-    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`: held-
-    out accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out of
+    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`: held-out
+    accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out of
     the band with A > 0 and A < 0."""
     print("| cell | start | end | difference | mean | difference | entropy | grad norm | above | below |\n" + "|---" * 10 + "|")
     by_cell = {name: {row["seed"]: row for row in rows if row["cell"] == name} for name in cells}
