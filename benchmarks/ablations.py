@@ -274,9 +274,9 @@ def main() -> None:
 
 
 def table(rows: list[dict], cells: dict) -> None:
-    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`: held-out
-    accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out of
-    the band with A > 0 and A < 0."""
+    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`:
+    held-out accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out
+    of the band with A > 0 and A < 0."""
     print("| cell | start | end | difference | mean | difference | entropy | grad norm | above | below |\n" + "|---" * 10 + "|")
     by_cell = {name: {row["seed"]: row for row in rows if row["cell"] == name} for name in cells}
     for name, seeds in by_cell.items():
