@@ -66,9 +66,8 @@ EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a grou
     "zero_advantage": {f"filter/{name}": {"prompts_per_step": 32, "responses_per_prompt": 4, "minibatch_prompts": 16, **flags}
                        for name, flags in {"on": {}, "off": {"zero_advantage_filter": False},
                                            "dynamic_sampling": {"dynamic_sampling": True}}.items()},  # four often agree
-    "soft_reward": {f"{level}/{kind}": {"train_file": file, "eval_file": file, "max_prompt_tokens": 96,
-                                        "max_response_tokens": 128, "minibatch_prompts": 4, "code_reward": kind}
-                    for level, file in (("half pass", "toy:code"), ("few pass", "toy:code-right=0.1"))
+    "soft_reward": {f"half pass/{kind}": {"train_file": "toy:code", "eval_file": "toy:code", "max_prompt_tokens": 96,
+                                          "max_response_tokens": 128, "minibatch_prompts": 4, "code_reward": kind}
                     for kind in ("all_or_nothing", "pass_rate")},
     "wrong_traces": {f"{level}/{name}": {"train_file": file, "eval_file": file}  # the model is made by sft_of
                      for level, file in (("easy", "toy:math-terms=3-right=0.7"), ("hard", "toy:math-terms=5-right=0.3"))
