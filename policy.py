@@ -1,0 +1,245 @@
+"""The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a seeded
+sampler, saving. What a researcher edits stands in the stages."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
+from transformers.utils.logging import disable_progress_bar
+
+from runs import Run, die, one_line
+
+disable_progress_bar()  # transformers' own bars for every file would drown ours
+LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+
+
+# --------------------------------------------------------------------------------------------------------------- loading
+def load_tokenizer(path: str):
+    """The tokenizer of a Hugging Face folder or hub name; one line for a user whose folder has none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if tokenizer is None or not len(tokenizer):
+            raise ValueError("no tokenizer")
+        return tokenizer
+    except LOAD_ERRORS as error:
+        die(f"model: {path}: no usable tokenizer (tokenizer.json, tokenizer_config.json) there: {one_line(error)}")
+
+
+def load_model(path: str, dtype=torch.float32, **options) -> nn.Module:
+    """The model, in fp32 for training: Accelerate's bf16 computes in bf16 and keeps these as master weights."""
+    try:
+        lm, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    except LOAD_ERRORS as error:
+        die(f"model: {path}: {one_line(error)}")
+    if info["missing_keys"]:
+        die(f"model: {path}: its weights lack {len(info['missing_keys'])} tensors (first: {sorted(info['missing_keys'])[0]})")
+    return lm
+
+
+def load_policy(cfg, path: str) -> nn.Module:
+    """The model to train, with the attention and the checkpointing of `cfg`; refused where the head is not a plain matrix."""
+    lm = load_model(path, attn_implementation=cfg.attention)
+    head, special = lm.get_output_embeddings(), ("final_logit_softcapping", "logits_scaling")
+    if head is None or getattr(head, "bias", None) is not None or any(getattr(lm.config, name, None) for name in special):
+        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling); HeadLogprobs would be wrong for it")
+    if cfg.gradient_checkpointing:
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return lm
+
+
+def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
+    """(tokens that end a response, padding token)."""
+    eos = generation_config.eos_token_id
+    stop_ids = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
+    pad = tokenizer.pad_token_id
+    return stop_ids, pad if pad is not None else stop_ids[0] if stop_ids else 0
+
+
+# ------------------------------------------------------------------------------------------------------------------ head
+class HeadLogprobs(torch.autograd.Function):
+    """log softmax(h·Wᵀ/τ)[target] and its entropy, (N,) fp32 each, without ever holding (N, V) logits.
+
+    Logits exist for `chunk` tokens at a time, in fp32 (a bf16 head adds noise to the ratio), and are recomputed in
+    backward. With p = softmax: d logprob/d logits = (onehot - p)/τ; the entropy is for masks and logs and has no gradient.
+    """
+
+    @staticmethod
+    def chunks(hidden: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+        """(which tokens, their logits (n, V) fp32); one buffer for all chunks, so that two never exist together."""
+        buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight), dtype=torch.float32)
+        for at in range(0, len(hidden), chunk):
+            h = hidden[at:at + chunk]
+            x = buffer[:len(h)]
+            if h.is_cuda and h.dtype == weight.dtype != torch.float32:
+                torch.mm(h, weight.t(), out_dtype=torch.float32, out=x)  # no fp32 copy of W
+            else:
+                torch.mm(h.float(), weight.float().t(), out=x)
+            yield slice(at, at + len(h)), x if temperature == 1 else x.div_(temperature)
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, chunk, with_entropy):
+        device, ctx.dtypes = hidden.device.type, (hidden.dtype, weight.dtype)
+        if device == "cuda" and torch.is_autocast_enabled(device):  # tensor cores; one cast of W for all chunks
+            hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
+        logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
+        with torch.autocast(device, enabled=False):
+            for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
+                # the entropy needs exp(x) beside x: for 64 tokens at a time
+                pieces = zip(*(t.split(64) for t in (logits, targets[part, None], logprobs[part], lse[part], entropy[part])))
+                for x, target, logprob, log_sum, h in pieces:
+                    top = x.amax(-1, keepdim=True)
+                    x -= top
+                    picked = x.gather(-1, target).squeeze(-1)
+                    e = x.exp() if with_entropy else x.exp_()
+                    total = e.sum(-1)
+                    torch.sub(picked, total.log(), out=logprob)
+                    torch.add(total.log(), top.squeeze(-1), out=log_sum)
+                    if with_entropy:
+                        torch.sub(total.log(), e.mul_(x).sum(-1) / total, out=h)
+        ctx.save_for_backward(hidden, weight, targets, lse)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        hidden, weight, targets, lse = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part, x in HeadLogprobs.chunks(hidden, weight, ctx.temperature, ctx.chunk):
+                h, g = hidden[part], grad[part, None] / ctx.temperature
+                x.sub_(lse[part, None]).exp_().mul_(-g).scatter_add_(-1, targets[part, None], g)
+                x = x.to(h.dtype)
+                torch.mm(x, weight.to(h.dtype), out=grad_hidden[part])
+                if h.is_cuda and h.dtype != torch.float32:  # the sum over chunks is rounded once, not every time
+                    torch.addmm(grad_weight, x.t(), h, out_dtype=torch.float32, out=grad_weight)
+                elif h.dtype != torch.float32:
+                    grad_weight += x.t() @ h
+                else:
+                    grad_weight.addmm_(x.t(), h)
+        return grad_hidden.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), None, None, None, None
+
+
+class Policy(nn.Module):
+    """The language model with its head inside one root forward: DDP and FSDP2 hook that, and see every parameter used."""
+
+    def __init__(self, lm: nn.Module):
+        super().__init__()
+        self.lm = lm
+        self._no_split_modules = lm._no_split_modules  # Accelerate's FSDP2 wraps these layers
+
+    def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are the
+        flat positions of input_ids (rows, length) that predict them."""
+        hidden = self.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
+                                    use_cache=False).last_hidden_state.flatten(0, 1)[batch["index"]]  # (N, D)
+        weight = self.lm.get_output_embeddings().weight
+        return HeadLogprobs.apply(hidden, weight, batch["targets"], temperature, chunk, entropy)
+
+
+# --------------------------------------------------------------------------------------------------------- micro-batches
+def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed: bool) -> list[list[list[int]]]:
+    """[rank][micro-batch] -> positions, each micro-batch within token_budget (padding included unless packed).
+
+    A pure function of global data, so that every rank knows the plan of all without a message. All ranks get the same
+    number of micro-batches, the last ones perhaps empty: a rank that stops early hangs the others' collectives."""
+    by_rank, load = [[] for _ in range(ranks)], [0] * ranks
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):  # longest first to the least loaded rank
+        rank = load.index(min(load))
+        by_rank[rank].append(i)
+        load[rank] += lengths[i]
+    plan = []
+    for positions in by_rank:
+        # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its last
+        # micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on small ones.
+        best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
+        for end in range(1, len(positions) + 1):
+            choices, packed_size = [], 0
+            for begin in range(end - 1, -1, -1):
+                packed_size += lengths[positions[begin]]
+                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
+                if size > token_budget and begin < end - 1:
+                    break
+                choices.append((best[begin][0] + size + token_budget / 32, begin))
+            best.append(min(choices))
+        micros, end = [], len(positions)
+        while end:
+            micros.append(positions[best[end][1]:end])
+            end = best[end][1]
+        plan.append(micros[::-1])
+    most = max(map(len, plan))
+    return [micros + [[]] * (most - len(micros)) for micros in plan]
+
+
+def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """(input_ids, position_ids, flat position at which each row starts). Padded on the right: with causal attention nothing
+    real sees the padding, so there is no mask to build. Packed: all in one row, position_ids restart, and attention keeps
+    the rows apart by them."""
+    positions, width = [torch.arange(len(row)) for row in rows], max(map(len, rows))
+    if packed:
+        return torch.cat(rows)[None], torch.cat(positions)[None], np.cumsum([0] + [len(row) for row in rows[:-1]])
+    padded = nn.utils.rnn.pad_sequence(rows, True, pad_id)
+    return padded, torch.arange(width).expand(len(rows), -1), np.arange(len(rows)) * width
+
+
+# -------------------------------------------------------------------------------------------------------------- sampling
+class SeededSampler(LogitsProcessor):
+    """Draws each row's token with the row's own generator, so that a sample depends on its seed alone and not on its batch;
+    keeps the logprob of the drawn token and leaves a greedy choice to generate(). Penalty, temperature (0 = greedy), top_k,
+    top_p come in vLLM's order. real: (rows, prompt length) bool, False on padding, which must not be penalised."""
+
+    def __init__(self, seeds: list[int], temperature: float, top_p: float = 1.0, top_k: int = 0, penalty: float = 1.0,
+                 real: Tensor | None = None):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.temperature, self.top_p, self.top_k, self.penalty, self.real = temperature, top_p, top_k, penalty, real
+        self.seen, self.logprobs, self.noise = None, [], []
+
+    def penalise(self, ids: Tensor, scores: Tensor) -> Tensor:
+        if self.seen is None:
+            self.seen = torch.zeros_like(scores).scatter_add_(1, ids, self.real.to(scores.dtype)) > 0
+        else:
+            self.seen.scatter_(1, ids[:, -1:], True)
+        return torch.where(self.seen, torch.where(scores > 0, scores / self.penalty, scores * self.penalty), scores)
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, V)
+        x = self.penalise(ids, scores.float()) if self.penalty != 1 else scores.float()
+        logprobs = (x / (self.temperature or 1.0)).log_softmax(-1)
+        if 0 < self.top_k < x.shape[-1]:
+            logprobs = logprobs.masked_fill(x < x.topk(self.top_k).values[:, -1:], -torch.inf).log_softmax(-1)
+        if self.top_p < 1:
+            ranked, order = logprobs.topk(min(1024, x.shape[-1]))  # a nucleus is small, and sorting 150,000 is slow
+            if (ranked.exp().sum(-1) < self.top_p).any():
+                ranked, order = logprobs.sort(-1, descending=True)
+            beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
+            inside = torch.full_like(logprobs, -torch.inf).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))
+            logprobs = inside.log_softmax(-1)
+        if not self.noise:  # for many steps at once where the vocabulary is small: a call a row and step would cost more
+            shape = max(1, 4096 // x.shape[-1]), x.shape[-1]
+            self.noise = list(torch.stack([torch.empty(shape).exponential_(generator=g) for g in self.generators], 1).log())
+        noise = self.noise.pop(0).to(x.device) if self.temperature else 0.0  # argmax of log p + Gumbel noise is a draw from p
+        token = (logprobs - noise).argmax(-1, keepdim=True)
+        self.logprobs.append(logprobs.gather(-1, token))
+        return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- saving
+def save_pretrained(folder: Path, run: Run) -> None:
+    """A Hugging Face folder that the stages and vLLM load. All ranks call it (FSDP2 gathers), rank 0 writes."""
+    lm, dtype = run.bare.lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
+    full, tied = {}, lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+    for name, t in lm.state_dict().items():
+        if tied and name in (lm._tied_weights_keys or {}):
+            continue  # it is the embedding
+        t = t.full_tensor() if hasattr(t, "full_tensor") else t
+        if run.rank == 0:
+            full[name] = t.to("cpu", dtype)
+    if run.rank == 0:
+        lm.config.dtype = dtype  # vLLM computes in what config.json says
+        lm.save_pretrained(folder, state_dict=full)
+        lm.config.dtype = torch.float32
+        run.tokenizer.save_pretrained(folder)

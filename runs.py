@@ -1,0 +1,374 @@
+"""A run's command line and folder, alike for every stage: config, output folder, JSONL, curves, signals, ends.
+
+Nothing here is reinforcement learning; a researcher edits the stages and not this file. torch is imported where it is
+needed, because scoring and curating start without it.
+"""
+
+import ctypes
+import dataclasses
+import difflib
+import errno
+import inspect
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+import typing
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from tqdm import tqdm
+
+# Types of the fields of a Config: what a value must be stands with the knob, and `read_config` checks it.
+Count = Annotated[int, ("at least 1", lambda x: x >= 1)]
+Amount = Annotated[int, ("0 or more", lambda x: x >= 0)]
+Positive = Annotated[float, ("above 0", lambda x: 0 < x < math.inf)]
+NonNegative = Annotated[float, ("0 or more", lambda x: 0 <= x < math.inf)]
+Share = Annotated[float, ("from 0 to 1", lambda x: 0 <= x <= 1)]
+Names = Annotated[str, "several, with spaces or commas between them"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ ends
+script = Path(sys.argv[0]).name  # under this name the stage speaks; a copied stage speaks under its own (read_config)
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def die(message: str, code: int = 2) -> typing.NoReturn:
+    """Ends the run with one line from rank 0; exit code 2 means a user's mistake."""
+    if rank() == 0:
+        tqdm.write(f"{script}: {message}", file=sys.stderr)  # not into the middle of a progress bar
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    failures = getattr(error, "failures", None)  # torch's CheckpointException holds the error of each rank and its traceback
+    error = next(iter(failures.values()))[0] if failures else error
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def rank_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone. NCCL's watchdog ends the process with a message of its own."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+class Stop(Exception):
+    """A signal asked the run to save and leave; raised by all ranks at the same place."""
+
+
+signals: list[str] = []  # received; a run looks at it after every micro-batch and every chunk of a rollout
+
+
+def catch_signals() -> None:
+    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`); Ctrl-C pressed again later ends it at once."""
+    asked_at = 0.0
+
+    def handler(number: int, _frame) -> None:
+        nonlocal asked_at
+        # a scheduler's signal comes more than once: to the launcher, to this process, and from the launcher to this process
+        if signals and number == signal.SIGINT and time.monotonic() - asked_at > 1:
+            os._exit(130)
+        asked_at = asked_at or time.monotonic()
+        signals.append(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: its launcher may be killed without a word to us
+
+
+def frame(train: Callable[[Any], None], cfg) -> None:
+    """Runs a training stage; full disks and lost ranks end in one line. Whatever else is raised is our own mistake."""
+    again = "the same command goes on from the newest checkpoint"
+    try:
+        train(cfg)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            raise
+        die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, {again}")
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":  # safetensors has an error of its own for a full disk
+            die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, {again}")
+        if not rank_lost(error):
+            raise
+        newest = checkpoints(Path(cfg.output_dir))[-1:] or ["the beginning"]
+        why = re.sub(r"^\[\S+\] |\. This is typically.*", "", one_line(error))  # without gloo's line number and advice
+        tqdm.write(f"{script}: rank {rank()} lost another rank: its process or machine has died, or is silent for "
+                   f"{cfg.rank_timeout_s} s ({why}); the same command on all machines goes on from {newest[0]}",
+                   file=sys.stderr)
+        sys.exit(1)
+
+
+# ---------------------------------------------------------------------------------------------------------- command line
+def read_config(config: type, argv: list[str], most_used: str):
+    """`config(...)` from --config FILE.yaml first, then --key value, --key=value, or --key A B for a list. Values are cast
+    to the type of the field and checked against it. `most_used` names the knobs that --help shows first."""
+    global script
+    module = sys.modules[config.__module__]
+    script = Path(module.__file__).name
+    fields = typing.get_type_hints(config, include_extras=True)
+    if "--help" in argv or "-h" in argv:
+        sys.exit(print(help_text(config, module.__doc__, most_used)))
+    values: dict[str, Any] = {}
+    for at, arg in enumerate(argv):
+        if not arg.startswith("--"):
+            if at == 0:
+                die(f"{arg!r}: options are written --key value (all: python {script} --help)")
+            continue
+        key, equals, value = arg[2:].partition("=")
+        words = [value] if equals else []
+        for word in argv[at + 1:]:
+            if word.startswith("--"):
+                break
+            words.append(word)
+        values[key.replace("-", "_")] = words
+    recipe = values.pop("config", None)
+    if recipe is not None:
+        recipe = " ".join(recipe)
+        try:
+            loaded = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            die(f"--config {recipe}: {one_line(error)}")
+        if not isinstance(loaded, dict):
+            die(f"--config {recipe}: expected lines of the form `key: value`")
+        values = {**loaded, **values}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, 1, 0)
+            die(f"unknown option {key!r}; the nearest is {near[0]!r} (all: python {script} --help)")
+        values[key] = cast(key, fields[key], value)
+    return config(**values)
+
+
+def cast(key: str, field, value):
+    """`value` as the type of a field; `value` is a list of words (command line) or what YAML made of a recipe's line."""
+    kind, *rules = typing.get_args(field) if typing.get_origin(field) is Annotated else [field]
+    if isinstance(value, list):
+        value = ",".join(map(str, value)) if Names == field or len(value) < 2 else die(
+            f"{key} takes one value, got {' '.join(map(str, value))!r}; quote it, or write --key before the next option")
+    try:
+        if typing.get_origin(kind) is Literal:
+            value, allowed = str(value).lower() if isinstance(value, bool) else str(value), typing.get_args(kind)
+            if value not in allowed:
+                die(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
+        elif kind is str:
+            if value is None or isinstance(value, dict):
+                raise ValueError
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        elif kind is bool:
+            value = {"true": True, "false": False, "": True}[str(value).lower()]
+        else:
+            value = float(value) if not isinstance(value, bool) else math.nan
+            if math.isnan(value) or kind is int and value != int(value):
+                raise ValueError
+            value = kind(value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        die(f"{key} must be {kind.__name__}, got {value!r}")
+    for rule in rules:
+        if isinstance(rule, tuple) and not rule[1](value):
+            die(f"{key} must be {rule[0]}, got {value}")
+    return value
+
+
+def help_text(config: type, doc: str, most_used: str) -> str:
+    """The knobs in the groups of the Config's source, each with its default and the comment beside it."""
+    groups: dict[str, list[str]] = {"most used": []}
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    source = "\n".join(inspect.getsource(c) for c in reversed(config.__mro__) if dataclasses.is_dataclass(c))
+    group = "options"
+    for line in source.splitlines():
+        if title := re.match(r"    # (.+)", line):
+            group = title[1]
+        elif knob := re.match(r"    (\w+): [^#]*?=[^#]*(?:# ?(.*))?$", line):
+            default = defaults[knob[1]]
+            shown = str(default).lower() if isinstance(default, bool) else default if default != "" else '""'
+            text = f"  --{knob[1]} {shown}".ljust(36) + "  " + (knob[2] or "")
+            groups.setdefault(group, []).append(text)
+            if knob[1] in most_used.split():
+                groups["most used"].append(text)
+    usage = f"usage: [accelerate launch] {script} [--config recipe.yaml] [--key value ...]"
+    return "\n".join([doc.strip().split("\n\n")[0], "", usage] +
+                     [line for name, lines in groups.items() if lines for line in ("", f"{name}:", *lines)])
+
+
+# --------------------------------------------------------------------------------------------------------- output folder
+def read_jsonl(path: Path) -> list[dict]:
+    """The rows of complete lines: what stands after the last line end was cut by a crash."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def append_jsonl(path: Path, rows: list[dict]) -> None:
+    rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+    with path.open("a", encoding="utf-8") as file:  # NaN is no JSON
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted((p for p in found if (p / "trainer" / "state.json").exists()), key=lambda p: int(p.name.split("-")[1]))
+
+
+def open_output(cfg, may_change: set[str]) -> Path | None:
+    """Makes output_dir ready on rank 0 and returns the checkpoint to resume from, if any. A folder of a run with other
+    settings is refused; `resume: never` renames the old one."""
+    out = Path(cfg.output_dir)
+    try:
+        if cfg.resume == "never" and (out / "config.yaml").exists():
+            old = next(p for n in range(1, 10**6) if not (p := out.with_name(f"{out.name}.old-{n}")).exists())
+            out.rename(old)
+            print(f"{out} held a run; it is now {old}")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").write_bytes(b"0" * 2**20)  # a full disk or a read-only folder shows here, not after an hour
+        (out / ".writable").unlink()
+        for broken in out.glob("*.partial"):  # left by a run that was killed while it wrote
+            shutil.rmtree(broken) if broken.is_dir() else broken.unlink()
+    except OSError as error:
+        die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
+    before, found, now = {}, checkpoints(out), dataclasses.asdict(cfg)
+    if (out / "config.yaml").exists():
+        before = yaml.safe_load((out / "config.yaml").read_text())
+        changed = [f"{key} {before[key]} there, {now[key]} now" for key in now
+                   if key not in may_change and before.get(key, now[key]) != now[key]]
+        if changed and cfg.resume in ("auto", before.get("resume")):
+            die(f"output_dir {out} holds a run with other settings ({'; '.join(changed)}); "
+                "give another --output_dir, or --resume never to set that run aside")
+    elif any(out.iterdir()):
+        die(f"output_dir {out} is not empty and holds no run of this trainer; give another --output_dir")
+    if cfg.resume in ("auto", "never") or found and before.get("resume") == cfg.resume:  # the same command once more
+        return found[-1] if found else None
+    if not (Path(cfg.resume) / "trainer" / "state.json").exists():
+        die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a folder")
+    if found and found[-1].resolve() != Path(cfg.resume).resolve():
+        die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs later; give another --output_dir")
+    return Path(cfg.resume)
+
+
+def write_config(cfg, step: int, resumed: bool) -> None:
+    """config.yaml, and the logs without what came after the checkpoint: those lines are made again."""
+    out = Path(cfg.output_dir)
+    (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
+    (out / "config.yaml.partial").replace(out / "config.yaml")
+    for name in ("metrics.jsonl", "eval.jsonl", "samples.jsonl"):
+        rows = [row for row in read_jsonl(out / name) if row["step"] <= step] if resumed else []
+        (out / f"{name}.partial").write_text("")
+        append_jsonl(out / f"{name}.partial", rows)
+        (out / f"{name}.partial").replace(out / name) if rows or (out / name).exists() else (out / f"{name}.partial").unlink()
+
+
+def check_room(out: Path, parameters: int, mixed_precision: str) -> None:
+    """A checkpoint is fp32 weights and two Adam states, and the model in the precision that it computes in."""
+    need, free = parameters * (12 + (2 if mixed_precision == "bf16" else 4)), shutil.disk_usage(out).free
+    if 0 < free < need:  # some network file systems report nothing
+        die(f"output_dir {out}: {free / 1e9:.3g} GB are free and a checkpoint takes {need / 1e9:.3g}; make room or give another")
+
+
+def draw_curves(out: Path, panels: list[tuple[str, dict[str, str]]]) -> None:
+    """curves.png: a panel is (title, {key of metrics.jsonl, or eval/key of eval.jsonl: label}); error bars are 1.96 times
+    `stderr` where eval.jsonl has it. Nothing where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    files = {"": read_jsonl(out / "metrics.jsonl"), "eval": read_jsonl(out / "eval.jsonl")}
+    columns = min(3, len(panels))
+    grid = math.ceil(len(panels) / columns), columns
+    figure, axes = plt.subplots(*grid, figsize=(13, 3.3 * grid[0]), constrained_layout=True, squeeze=False)
+    for axis, (title, lines) in zip(axes.flat, panels):
+        for key, label in lines.items():
+            file, _, name = key.rpartition("/")
+            rows = [row for row in files[file] if row.get(name) is not None]
+            x, y = [row["step"] for row in rows], [row[name] for row in rows]
+            if file and rows:
+                axis.errorbar(x, y, [1.96 * (row.get("stderr") or 0.0) for row in rows], fmt="o-", capsize=3, label=label)
+            elif not file:
+                axis.plot(x, y, label=label, linewidth=1.2)
+        axis.set(title=title, xlabel="step")
+        axis.grid(alpha=0.3)
+        if len(axis.get_legend_handles_labels()[0]) > 1:
+            axis.legend()
+    figure.savefig(out / "curves.png", dpi=110)
+    plt.close(figure)
+
+
+# ----------------------------------------------------------------------------------------------------------------- ranks
+def make_accelerator(cfg):
+    """Accelerate, set up for us: trackers, time-out of the ranks, all cores of a CPU, fp32 gradients under FSDP2."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    try:
+        accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
+                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
+    except (ImportError, ValueError) as error:
+        die(f"log_with {cfg.log_with}: {one_line(error)}")
+    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
+        # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
+    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher leaves one thread
+        torch.set_num_threads(cores_per_rank())
+    return accelerator
+
+
+def cores_per_rank() -> int:
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def wait_for(path: Path) -> None:
+    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
+    while not path.exists():
+        time.sleep(0.1)
+
+
+@dataclasses.dataclass
+class Run:
+    """What the functions of a stage share."""
+
+    cfg: Any
+    accelerator: Any
+    policy: Any  # as prepared by Accelerate; .lm on the unwrapped one is the Hugging Face model
+    optimizer: Any
+    tokenizer: Any
+    stop_ids: list[int]
+    pad_id: int
+    reward_s: float = 0.0  # seconds that the rollout waited for rewards
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def bare(self):
+        return self.accelerator.unwrap_model(self.policy)
+
+    def total(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over all ranks, by key."""
+        import torch
+
+        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64), "sum")
+        return dict(zip(values, summed.tolist()))
+
+    def stop_if_asked(self) -> None:
+        """Raises Stop on all ranks if one was signalled. All ranks must come here equally often."""
+        if signals if self.world == 1 else self.total({"asked": float(bool(signals))})["asked"]:
+            raise Stop
