@@ -88,6 +88,12 @@ def catch_signals() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: its launcher may be killed without a word to us
 
 
+def stopped(step: int, unit: str, out: Path) -> None:
+    if rank() == 0:
+        tqdm.write(f"{signals[0] if signals else 'a signal'}: stopped after {unit} {step}; the same command goes on from "
+                   f"{out}/checkpoint-{step}")
+
+
 def frame(train: Callable[[Any], None], cfg) -> None:
     """Runs a training stage; full disks and lost ranks end in one line. Whatever else is raised is our own mistake."""
     again = "the same command goes on from the newest checkpoint"
@@ -365,7 +371,7 @@ class Run:
         """Sums over all ranks, by key."""
         import torch
 
-        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64), "sum")
+        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device), "sum")
         return dict(zip(values, summed.tolist()))
 
     def stop_if_asked(self) -> None:
