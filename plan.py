@@ -31,13 +31,13 @@ class Config(rl_gppo.Config):
 def model_shapes(name: str):
     """The model's transformers config, from its folder, the hub, or KNOWN."""
     short = name.split("/")[-1].removesuffix("-Base").removesuffix("-SFT")
+    if not Path(name).exists() and (name.count("/") != 1 or name.startswith("runs/")):
+        die(f"model: {name} is not there yet; an earlier stage makes it: plan with --model Qwen/Qwen3-8B or the like")
     try:
-        return AutoConfig.from_pretrained(name)
+        if Path(name).exists() or short not in KNOWN:
+            return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        if short not in KNOWN:
-            if name.count("/") != 1 or Path(name).parts[0] == "runs":
-                die(f"model: {name} is not there yet; an earlier stage makes it: plan with --model Qwen/Qwen3-8B or the like")
-            die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
+        die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
     layers, width, mlp, heads, kv, tied = KNOWN[short]
     return Qwen3Config(num_hidden_layers=layers, hidden_size=width, intermediate_size=mlp, num_attention_heads=heads,
                        num_key_value_heads=kv, head_dim=128, vocab_size=151936, tie_word_embeddings=tied)

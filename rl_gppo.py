@@ -142,8 +142,9 @@ MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_respon
              "gradient_checkpointing")
 
 
-def check_config(cfg: Config) -> Config:
-    """What no bound of a single knob can say."""
+def parse(argv: list[str]) -> Config:
+    """The config of a command line, with what no bound of a single knob can say."""
+    cfg = read_config(Config, argv, MOST_USED)
     if cfg.loss not in LOSSES:
         die(f"loss must be one of {', '.join(LOSSES)}; got {cfg.loss!r}")
     if cfg.responses_per_prompt < 2:
@@ -587,7 +588,7 @@ def learning_rate(step: int, cfg: Config) -> float:
     return cfg.lr * (left if cfg.lr_schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
-def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) -> dict[str, float]:
+def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | None = None) -> dict[str, float]:
     """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
     metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
@@ -598,6 +599,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) ->
         minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
+    progress = {} if progress is None else progress
     if not progress:
         # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
         # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
@@ -858,5 +860,9 @@ def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: R
                         f"{metrics['tokens'] / max(metrics['rollout_s'], 1e-3):,.0f} tokens/s")
 
 
+def main(argv: list[str]) -> None:
+    frame(train, parse(argv))
+
+
 if __name__ == "__main__":
-    frame(train, check_config(read_config(Config, sys.argv[1:], MOST_USED)))
+    main(sys.argv[1:])

@@ -125,6 +125,7 @@ def read_config(config: type, argv: list[str], most_used: str):
     script = Path(module.__file__).name
     fields = typing.get_type_hints(config, include_extras=True)
     if "--help" in argv or "-h" in argv:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # --help | head
         sys.exit(print(help_text(config, module.__doc__, most_used)))
     values: dict[str, Any] = {}
     for at, arg in enumerate(argv):

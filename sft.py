@@ -92,6 +92,13 @@ PANELS = [("loss (nats a token)", {"loss": "training", "eval/loss": "evaluation"
           ("gradient norm", {"grad_norm": "norm"})]
 
 
+def parse(argv: list[str]) -> Config:
+    cfg = read_config(Config, argv, MOST_USED)
+    if cfg.min_lr > cfg.lr:
+        die(f"min_lr {cfg.min_lr} must lie between 0 and lr {cfg.lr}")
+    return cfg
+
+
 # ---------------------------------------------------------------------------------------------------------------- data
 @dataclass
 class Example:
@@ -350,8 +357,6 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     """Everything before the first update: (run, training examples, evaluation examples, state), resumed where it was left.
     What a user can get wrong comes before the ranks meet, so a mistake is one line and no rank waits for another."""
     out, path, first = Path(cfg.output_dir), cfg.model, rank() == 0
-    if cfg.min_lr > cfg.lr:
-        die(f"min_lr {cfg.min_lr} must lie between 0 and lr {cfg.lr}")
     checkpoint = open_output(cfg, MAY_CHANGE) if first else None
     torch.manual_seed(cfg.seed)
     if path == "toy":
@@ -431,5 +436,9 @@ def train(cfg: Config) -> None:
     run.accelerator.end_training()
 
 
+def main(argv: list[str]) -> None:
+    frame(train, parse(argv))
+
+
 if __name__ == "__main__":
-    frame(train, read_config(Config, sys.argv[1:], MOST_USED))
+    main(sys.argv[1:])
