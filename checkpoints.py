@@ -1,7 +1,7 @@
 """Checkpoints of a training stage: written whole or not at all, resumed bit for bit on a CPU.
 
-Ours, because Accelerate's `save_state` is not atomic, deletes the oldest checkpoint before it writes, and silently restores
-no RNG where its file is missing.
+Ours, because Accelerate's `save_state` is not atomic, deletes the oldest checkpoint before it writes, and silently
+restores no RNG where its file is missing.
 """
 
 import json
@@ -40,14 +40,14 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
 
     def write_files() -> None:
         save_pretrained(partial, run)
-        own = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state(), "extra": extra}
+        own = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
         if torch.cuda.is_available():
             own["cuda"] = torch.cuda.get_rng_state()
-        torch.save(own, partial / "trainer" / f"rng_{run.rank}.pt")
+        torch.save(own | {"extra": extra}, partial / "trainer" / f"rng_{run.rank}.pt")
 
     def write_state() -> None:
-        model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-        dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=partial / "trainer" / "weights",
+        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial / "trainer" / "weights",
                  no_dist=run.world == 1)
         os.sync()  # or a power failure could leave the new name with empty files
 
@@ -57,7 +57,7 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
             for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
-                if old.name != f"checkpoint-{best}":  # renamed first: a checkpoint that is half deleted must not look whole
+                if old.name != f"checkpoint-{best}":  # renamed first: half deleted, it must not look whole
                     shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
 
     for action in (prepare, write_files, write_state, publish):
@@ -75,16 +75,16 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
 
 
 def load_checkpoint(folder: Path, run: Run) -> tuple[dict, object]:
-    """Restores weights, optimizer and RNG in place; returns state.json and this rank's `extra` (None where the number of
-    ranks has changed)."""
+    """Restores weights, optimizer and RNG in place; returns state.json and this rank's `extra` (None where the number
+    of ranks has changed)."""
     trainer, own = folder / "trainer", {}
     try:
         state = json.loads((trainer / "state.json").read_text())
-        model_state, optimizer_state = get_state_dict(run.policy, run.optimizer.optimizer)
-        dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=trainer / "weights",
-                 no_dist=run.world == 1)
-        set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model_state, optim_state_dict=optimizer_state)
-        # for another number of ranks there is none, and sampling needs none: seeds are functions of (step, prompt, sample)
+        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
+        set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        # for another number of ranks there is none, and sampling needs none: seeds are functions of (step, prompt,
+        # sample)
         if len(list(trainer.glob("rng_*.pt"))) == run.world:
             own = torch.load(trainer / f"rng_{run.rank}.pt", weights_only=False)
             torch.set_rng_state(own["torch"])

@@ -1,4 +1,5 @@
-"""Rows as people have them, alike for every stage: JSONL, Parquet, hub data sets; the messages and the ground truth in them.
+"""Rows as people have them, alike for every stage: JSONL, Parquet, hub data sets; the messages and the ground truth in
+them.
 
     {"messages": [{"role", "content"}]}      content may be text or parts [{"type": "text", "text"}]
     {"prompt"} as text or messages, with "completion" or "response" for SFT (TRL's names)
@@ -15,14 +16,15 @@ import jinja2
 
 from runs import die, one_line
 
+BOM = b"\xef\xbb\xbf"
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 
 
 def read_rows(spec: str, knob: str, split: str = "train",
               toy_rows: Callable[[str], list[dict]] | None = None) -> Iterator[tuple[str, dict | ValueError]]:
-    """Yields (SOURCE:LINE, row) of every source named in `spec`, with commas: JSONL or Parquet files, folders of them, hub
-    data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. A line that is no JSON object comes as a ValueError that says
-    why; a source that cannot be read at all ends the run, and so does one without rows."""
+    """Yields (SOURCE:LINE, row) of every source named in `spec`, with commas: JSONL or Parquet files, folders of them,
+    hub data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. A line that is no JSON object comes as a ValueError
+    that says why; a source that cannot be read at all ends the run, and so does one without rows."""
     for source in filter(None, map(str.strip, spec.split(","))):
         number = 0
         try:
@@ -54,7 +56,7 @@ def read_source(source: str, knob: str, split: str) -> Iterator[tuple[str, dict 
             with path.open("rb") as lines:  # lines end at \n alone: text readers would also cut at U+2028 inside a text
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        yield f"{source}:{number}", parse_row(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+                        yield f"{source}:{number}", parse_row(line if number > 1 else line.removeprefix(BOM))
         elif source.endswith((".jsonl", ".json")) or source[:1] in "./":
             die(f"{knob}: {source} does not exist; {wants}")
         else:
@@ -83,7 +85,8 @@ def parse_row(line: bytes) -> dict | ValueError:
 
 def messages_of(row: dict) -> list[dict]:
     """The conversation of a row of any format above, as [{"role", "content": text}]. Raises ValueError."""
-    found = next((row[key] for key in ("messages", "conversations", "prompt", "problem", "question") if row.get(key)), None)
+    places = ("messages", "conversations", "prompt", "problem", "question")
+    found = next((row[key] for key in places if row.get(key)), None)
     if found is None:
         raise ValueError('no prompt; expected "messages", "prompt", "conversations", "problem" or "question"')
     messages = as_messages(found, "user")
@@ -122,8 +125,8 @@ def truth_of(row: dict):
     """The ground truth of a math or RL row, wherever its format keeps it. Raises ValueError."""
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
     model = row.get("reward_model") if isinstance(row.get("reward_model"), dict) else {}
-    places = (model.get("ground_truth"), row.get("ground_truth"), row.get("answer"), meta.get("answer"), meta.get("solution"))
-    truth = next((x for x in places if x is not None and x != ""), None)
+    places = ((model, "ground_truth"), (row, "ground_truth"), (row, "answer"), (meta, "answer"), (meta, "solution"))
+    truth = next((place[key] for place, key in places if place.get(key) not in (None, "")), None)
     if truth is None:
         raise ValueError('no ground truth; expected "answer", "ground_truth", "meta": {"answer"} or '
                          '"reward_model": {"ground_truth"}')
