@@ -1,8 +1,7 @@
 """The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a
-seeded sampler, saving. What a researcher edits stands in the stages."""
+seeded sampler. What a researcher edits stands in the stages."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from runs import Run, die, one_line
+from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
@@ -244,21 +243,3 @@ class SeededSampler(LogitsProcessor):
         token = (logprobs - noise).argmax(-1, keepdim=True)  # argmax of log p + Gumbel noise is a draw from p
         self.logprobs.append(logprobs.gather(-1, token))
         return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
-
-
-# --------------------------------------------------------------------------------------------------------------- saving
-def save_pretrained(folder: Path, run: Run) -> None:
-    """A Hugging Face folder that the stages and vLLM load. All ranks call it (FSDP2 gathers), rank 0 writes."""
-    lm, dtype = run.bare.lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
-    full, tied = {}, lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
-    for name, t in lm.state_dict().items():
-        if tied and name in (lm._tied_weights_keys or {}):
-            continue  # it is the embedding
-        t = t.full_tensor() if hasattr(t, "full_tensor") else t
-        if run.rank == 0:
-            full[name] = t.to("cpu", dtype)
-    if run.rank == 0:
-        lm.config.dtype = dtype  # vLLM computes in what config.json says
-        lm.save_pretrained(folder, state_dict=full)
-        lm.config.dtype = torch.float32
-        run.tokenizer.save_pretrained(folder)

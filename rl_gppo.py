@@ -48,19 +48,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import rewards
 import toy
-from checkpoints import load_checkpoint, save_checkpoint, save_final
-from policy import Policy, SeededSampler, end_of_turn, lay_out, load_policy, load_tokenizer, plan_microbatches
+from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches
+from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
-from runs import (Amount, Count, Names, NonNegative, Positive, Run, Share, Stop, append_jsonl, catch_signals,
-                  check_room, cores_per_rank, die, draw_curves, frame, make_accelerator, open_output, rank, read_config, read_jsonl,
-                  signals, stopped, wait_for, write_config)
+from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
+                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, read_jsonl, signals,
+                  stopped, wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -135,7 +135,7 @@ class Config:
 
 
 MAY_CHANGE = {*"steps stop_without_signal eval_every save_every keep_checkpoints resume log_with output_dir "
-              "reward_workers reward_timeout_s rank_timeout_s rollout rollout_batch vllm_memory token_budget".split()}  # on resume
+              "reward_workers reward_timeout_s rank_timeout_s rollout rollout_batch vllm_memory token_budget".split()}
 MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_response_tokens data_source rewards loss "
              "clip_low clip_high beta1 sft_coef prompts_per_step responses_per_prompt minibatch_prompts lr steps "
              "rollout gradient_checkpointing")
@@ -356,8 +356,8 @@ class VLLMRollout:
         engine = self.llm.llm_engine
         for i, (ids, seed) in enumerate(requests):
             engine.add_request(str(i), {"prompt_token_ids": ids}, SamplingParams(
-                temperature=temperature, top_p=top_p, seed=seed, max_tokens=self.max_tokens, stop_token_ids=self.stop_ids,
-                logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY))
+                temperature=temperature, top_p=top_p, seed=seed, max_tokens=self.max_tokens, detokenize=False,
+                logprobs=0, flat_logprobs=True, stop_token_ids=self.stop_ids, output_kind=RequestOutputKind.FINAL_ONLY))
         while engine.has_unfinished_requests():
             for done in engine.step():
                 out = done.outputs[0]
@@ -605,8 +605,8 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
         lengths = [len(s.prompt.ids) + len(s.response) for s in part]
         micros = plan_microbatches(lengths, run.world, cfg.token_budget, packed)[run.rank]
         batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in micros]
-        tokens, sft_tokens = (sum(len(s.response) for s in rows) for rows in (part, [s for s in part if s.reward.correct]))
-        minibatches.append((batches, tokens, sft_tokens))
+        tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
+        minibatches.append((batches, tokens, sum(len(s.response) for s in right)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
     progress = {} if progress is None else progress
@@ -679,7 +679,8 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "clip_frac_low": "share of tokens with r < 1-εl, A < 0",
     "entropy": "mean entropy (nats) of the policy's next-token distribution before the updates",
     "approx_kl": "mean of r - 1 - log r: KL(π_old, π) estimated on the rollout",
-    "rollout_logprob_diff": "mean |log π_old - log π_engine|: above 1e-2 the engine does not run the trainer's weights",
+    "rollout_logprob_diff": "mean |log π_old - log π_engine|: about 1e-6 in fp32, up to 2e-2 in bf16; if it is more or "
+                            "grows, the engine does not run the trainer's weights",
     "grad_norm": "global gradient norm before clipping, mean over updates",
     "lr": "learning rate",
     "updates": "optimizer updates of this step",
@@ -765,17 +766,7 @@ def start(cfg: Config) -> tuple:
         prompts, held_out = prompts[cut:], prompts[:cut]
     raw, cfg = cfg, fit_lengths(prompts, held_out, getattr(lm.config, "max_position_embeddings", None) or 2**31, cfg)
 
-    accelerator = make_accelerator(cfg)
-    if first:
-        check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
-    checkpoint = broadcast_object_list([checkpoint])[0]
-    seen = gather_object([out.is_dir()])
-    if not all(seen):
-        die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share its file system")
-    policy = Policy(lm)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-    policy, optimizer = accelerator.prepare(policy, optimizer)
-    run = Run(cfg, accelerator, policy, optimizer, tokenizer, *end_of_turn(lm.generation_config, tokenizer))
+    run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
     engine = make_engine(path, run)
     state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "saved": 0, "silent": 0}, None
     if checkpoint:
@@ -786,11 +777,11 @@ def start(cfg: Config) -> tuple:
     if first:
         write_config(raw, state["step"], bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
         size = sum(p.numel() for p in lm.parameters()) / 1e6
-        precision = accelerator.mixed_precision.replace("no", "fp32")
+        precision = run.accelerator.mixed_precision.replace("no", "fp32")
         print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(prompts)} prompts of at most "
               f"{cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} rank(s), "
               f"{precision}, rollout by {type(engine).__name__}, step {state['step']} of {cfg.steps}", flush=True)
-    accelerator.init_trackers("klear-reasoner", dataclasses.asdict(raw))
+    run.accelerator.init_trackers("klear-reasoner", dataclasses.asdict(raw))
     return run, engine, prompts, held_out, state, unfinished
 
 
@@ -805,8 +796,8 @@ def evaluate_and_save(engine, held_out: list[Prompt], state: dict, pool, run: Ru
     if step > state["saved"] and (last or hopeless or every(cfg.save_every) or cfg.save_every and is_best):
         save(state, run)
     if hopeless:
-        die(f"step {step}: no group gave a gradient for {state['silent']} steps (all right or all wrong); other problems, "
-            "more responses_per_prompt or a longer max_response_tokens are needed", code=1)
+        die(f"step {step}: no group gave a gradient for {state['silent']} steps (all right or all wrong); it needs "
+            "other problems, more responses_per_prompt or a longer max_response_tokens", code=1)
 
 
 def save(state: dict, run: Run, unfinished=None) -> None:
@@ -831,8 +822,8 @@ def train(cfg: Config) -> None:
                 if state["step"] == cfg.steps:
                     break
                 step, clock = state["step"] + 1, [time.perf_counter()]
-                samples, cursor, progress = unfinished or (*rollout(engine, prompts, state["cursor"], step, pool, run), {})
-                unfinished = samples, cursor, progress
+                unfinished = unfinished or (*rollout(engine, prompts, state["cursor"], step, pool, run), {})
+                samples, cursor, progress = unfinished
                 engine.sleep()
                 clock.append(time.perf_counter())
                 kept, counts = compute_advantages(samples, cfg)
@@ -872,13 +863,13 @@ def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: R
              "reward": s.reward.score, "why": s.reward.status, "ground_truth": s.prompt.ground_truth,
              "advantage": s.advantage, "truncated": s.truncated} for s in samples[:: max(1, len(samples) // 4)][:4]])
     if metrics["reward_failures"] == len(samples):
-        die(f"step {metrics['step']}: all {len(samples)} rewards failed (the first: {samples[0].reward.status}); mend the "
-            "verifier, the same command goes on from the newest checkpoint", code=1)
+        die(f"step {metrics['step']}: all {len(samples)} rewards failed (the first: {samples[0].reward.status}); mend "
+            "the verifier, the same command goes on from the newest checkpoint", code=1)
     bar.update()
     out_of_band = metrics.get("clip_frac_high", 0.0) + metrics.get("clip_frac_low", 0.0)
     speed = metrics["tokens"] / max(metrics["rollout_s"], 1e-3)
-    bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, {metrics['step_s']:.1f} s, "
-                        f"rollout {speed:,.0f} tokens/s")
+    bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, "
+                        f"{metrics['step_s']:.1f} s, rollout {speed:,.0f} tokens/s")
 
 
 def main(argv: list[str]) -> None:

@@ -30,8 +30,9 @@ def read_rows(spec: str, knob: str, split: str = "train",
         try:
             rows = ((f"{source}:{i}", row) for i, row in enumerate(toy_rows(source[4:]), 1)) \
                 if source.startswith("toy:") and toy_rows else read_source(source, knob, split)
-            for number, row in enumerate(rows, 1):
+            for row in rows:
                 yield row
+                number += 1
         except ValueError as error:  # an unknown toy
             die(f"{knob}: {error}")
         if not number:
@@ -146,7 +147,7 @@ def ask(messages: list[dict], system_prompt: str, prompt_suffix: str) -> list[di
 def render(messages: list[dict], tokenizer, **options) -> str:
     """The text that the model is asked, generation prompt included. Raises ValueError where a chat template refuses."""
     if not tokenizer.chat_template:
-        return "\n".join(message["content"] for message in messages)
+        return "".join(message["content"] + "\n" for message in messages)  # as sft.py trains
     try:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
     except (jinja2.TemplateError, TypeError) as error:

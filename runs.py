@@ -19,7 +19,6 @@ import sys
 import time
 import typing
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,6 +60,16 @@ def rank_lost(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def cores_per_rank() -> int:
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def wait_for(path: Path) -> None:
+    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
+    while not path.exists():
+        time.sleep(0.1)
 
 
 class Stop(Exception):
@@ -311,73 +320,3 @@ def draw_curves(out: Path, panels: list[tuple[str, dict[str, str]]]) -> None:
             axis.legend()
     figure.savefig(out / "curves.png", dpi=110)
     plt.close(figure)
-
-
-# ---------------------------------------------------------------------------------------------------------------- ranks
-def make_accelerator(cfg):
-    """Accelerate, set up for us: trackers, time-out of the ranks, all cores of a CPU, fp32 gradients under FSDP2."""
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
-    try:
-        accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
-                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
-    except (ImportError, ValueError) as error:
-        die(f"log_with {cfg.log_with}: {one_line(error)}")
-    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
-        # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
-        exact_sums = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
-        accelerator.state.fsdp_plugin.mixed_precision_policy = exact_sums
-    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        torch.set_num_threads(cores_per_rank())  # its launcher leaves one thread
-    return accelerator
-
-
-def cores_per_rank() -> int:
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def wait_for(path: Path) -> None:
-    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
-    while not path.exists():
-        time.sleep(0.1)
-
-
-@dataclasses.dataclass
-class Run:
-    """What the functions of a stage share."""
-
-    cfg: Any
-    accelerator: Any
-    policy: Any  # as prepared by Accelerate; .lm on the unwrapped one is the Hugging Face model
-    optimizer: Any
-    tokenizer: Any
-    stop_ids: list[int]
-    pad_id: int
-    reward_s: float = 0.0  # seconds that the rollout waited for rewards
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
-
-    @property
-    def world(self) -> int:
-        return self.accelerator.num_processes
-
-    @property
-    def bare(self):
-        return self.accelerator.unwrap_model(self.policy)
-
-    def total(self, values: dict[str, float]) -> dict[str, float]:
-        """Sums over all ranks, by key."""
-        import torch
-
-        numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
-        return dict(zip(values, self.accelerator.reduce(numbers, "sum").tolist()))
-
-    def stop_if_asked(self) -> None:
-        """Raises Stop on all ranks if one was signalled. All ranks must come here equally often."""
-        if signals if self.world == 1 else self.total({"asked": float(bool(signals))})["asked"]:
-            raise Stop
