@@ -154,6 +154,24 @@ def test_plain_container_where_namespaces_are_refused():
     assert len(report["errors"]) == 2 and "refuses" in report["errors"][0] and "PID namespace" in report["errors"][1]
 
 
+def test_an_interpreter_in_the_temporary_folder(tmp_path):
+    """A virtual environment under /tmp stays readable and out of the way: cwd is empty, /tmp can be written to, nobody finds its files there."""
+    if not tmp_path.is_relative_to("/tmp"):
+        pytest.skip("pytest's temporary folder is not under /tmp: run it with --basetemp /tmp/...")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    program = ("import os, sys\nopen('/tmp/x', 'w').write('1')\nfound = [f for p, _, fs in os.walk('/tmp') for f in fs]\n"
+               "import colorsys\nprint(sys.prefix, os.listdir('.'), found, colorsys.hls_to_rgb(0, 1, 0)[0])\n"
+               "link = '/' + '/'.join(sys.prefix.split('/')[1:3])\nos.rename(link, link + 'x')\n"
+               "for path in (sys.prefix.replace(link, link + 'x'), os.path.realpath(link + 'x')):\n"
+               "    try: open(path + '/left', 'w')\n    except OSError: print('held')")
+    code = ("import json, sys; sys.path.insert(0, sys.argv[1]); import sandbox\n"
+            "print(json.dumps([sandbox.run(sys.argv[2]), sandbox.run(sys.argv[2]), sandbox.capabilities()]))")
+    done = subprocess.run([tmp_path / "env" / "bin" / "python", "-c", code, HERE.parent, program], capture_output=True, text=True)
+    first, second, layers = json.loads(done.stdout)
+    assert first[:2] == second[:2] == ["ok", f"{tmp_path}/env [] ['x'] 1\nheld\nheld\n"], (first, second, done.stderr[-2000:])
+    assert layers["full"]
+
+
 def test_capabilities_here():
     layers = sandbox.capabilities()
     assert layers["full"] and all(layers[name] for name in sandbox.LAYERS) and layers["landlock_abi"] >= 1
