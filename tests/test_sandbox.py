@@ -20,6 +20,7 @@ import pytest
 import sandbox
 
 sys.path.insert(0, str(Path(__file__).parent))
+import as_user  # noqa: E402
 import sandbox_corpus  # noqa: E402
 import sandbox_problems  # noqa: E402
 
@@ -70,20 +71,9 @@ def test_corpus_and_nothing_stays_behind():
     assert (before["os"].st_size, before["os"].st_mode, before["os"].st_nlink) == (after["os"].st_size, after["os"].st_mode, after["os"].st_nlink)
 
 
-def readable_python() -> str:
-    """An interpreter that an ordinary user may start: this one, or the system's where this one lies in root's home."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            subprocess.run([python, "-c", "import numpy"], user=65534, group=65534, extra_groups=[], capture_output=True, check=True)
-            return python
-        except (OSError, subprocess.CalledProcessError):
-            continue
-    raise AssertionError("no Python with numpy that an unprivileged user can run; make one readable")
-
-
-def corpus_in_a_process(*args: str, **options) -> None:
-    python = readable_python() if "user" in options else sys.executable
-    done = subprocess.run([python, str(HERE / "sandbox_corpus.py"), *args], capture_output=True, text=True, timeout=240, **options)
+def corpus_in_a_process(*args: str, user: bool = False) -> None:
+    command = [sys.executable, str(HERE / "sandbox_corpus.py"), *args]
+    done = subprocess.run(as_user.command_of(command) if user else command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["wrong"] == [] and report["cases"] >= 60
@@ -106,9 +96,10 @@ def test_no_test_sees_what_one_before_did_to_the_scratch(change):
 
 
 def test_corpus_as_an_unprivileged_user():
-    corpus_in_a_process(**(dict(user=65534, group=65534, extra_groups=[]) if os.getuid() == 0 else {}))
+    corpus_in_a_process(user=True)
 
 
+@pytest.mark.needs("firejail")
 def test_corpus_under_firejail():
     corpus_in_a_process("firejail")
 
@@ -142,9 +133,7 @@ print(json.dumps({"wrong": sandbox_corpus.wrong(sandbox_corpus.run_all(full=Fals
 
 
 def test_plain_container_where_namespaces_are_refused():
-    options = dict(user=65534, group=65534, extra_groups=[]) if os.getuid() == 0 else {}
-    done = subprocess.run([readable_python() if options else sys.executable, "-c", PLAIN, str(HERE.parent), str(HERE)], capture_output=True, text=True,
-                          timeout=240, **options)
+    done = subprocess.run(as_user.command_of([sys.executable, "-c", PLAIN, str(HERE.parent), str(HERE)]), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["wrong"] == [] and report["functional"] == ["ok", "wrong"]
@@ -176,6 +165,10 @@ def test_capabilities_here():
     layers = sandbox.capabilities()
     assert layers["full"] and all(layers[name] for name in sandbox.LAYERS) and layers["landlock_abi"] >= 1
     assert sandbox.run("print(1)", require="full").status == "ok"
+
+
+@pytest.mark.needs("firejail")
+def test_capabilities_under_firejail():
     assert sandbox.capabilities(outer="firejail")["full"] and sandbox.capabilities(outer="firejail")["firejail"]
 
 
@@ -495,11 +488,10 @@ def test_pass_rates_of_programs(problem):
 
 
 def rows(name: str) -> list[dict]:
-    path = DATA / name
-    assert path.exists(), f"{path} is missing; the data folder belongs beside the checkout"
-    return [json.loads(line) for line in path.open()]
+    return [json.loads(line) for line in (DATA / name).open()]
 
 
+@pytest.mark.needs("shared")
 @pytest.mark.parametrize("name, step", [("code_mbpp_rl.jsonl", 3), ("code_functional_rl.jsonl", 6), ("code_stdin_rl.jsonl", 1)])
 def test_references_of_published_rows_pass(name, step):
     seen = 0
@@ -511,6 +503,7 @@ def test_references_of_published_rows_pass(name, step):
     assert seen >= 10
 
 
+@pytest.mark.needs("shared")
 def test_jury_programs_get_their_verdicts():
     for row in rows("code_stdin_samples.jsonl"):
         tests = {key: row["tests"][key][:5] for key in ("inputs", "outputs")}
@@ -580,21 +573,21 @@ def wait_until_gone(processes, seconds: float = 10) -> list:
     return psutil.wait_procs(list(processes), timeout=seconds)[1]
 
 
-def test_killed_parent_leaves_no_sandbox_process():
-    for outer in ("", "firejail"):
-        code = ("import sys, threading; sys.path.insert(0, sys.argv[1]); import sandbox\n"
-                "p = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(999)'\n"
-                f"sandbox.run('', outer={outer!r}); print('ready', flush=True)\n"
-                f"sandbox.run(p, wall_s=900, processes=4, outer={outer!r})")
-        parent = subprocess.Popen([sys.executable, "-c", code, str(HERE.parent)], stdout=subprocess.PIPE)
-        assert parent.stdout.readline() == b"ready\n"
-        time.sleep(0.5)
-        below = psutil.Process(parent.pid).children(recursive=True)
-        assert len(below) >= 4
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        parent.stdout.close()
-        assert wait_until_gone(below) == []
+@pytest.mark.parametrize("outer", ["", pytest.param("firejail", marks=pytest.mark.needs("firejail"))])
+def test_killed_parent_leaves_no_sandbox_process(outer):
+    code = ("import sys, threading; sys.path.insert(0, sys.argv[1]); import sandbox\n"
+            "p = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(999)'\n"
+            f"sandbox.run('', outer={outer!r}); print('ready', flush=True)\n"
+            f"sandbox.run(p, wall_s=900, processes=4, outer={outer!r})")
+    parent = subprocess.Popen([sys.executable, "-c", code, str(HERE.parent)], stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"ready\n"
+    time.sleep(0.5)
+    below = psutil.Process(parent.pid).children(recursive=True)
+    assert len(below) >= 4
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert wait_until_gone(below) == []
 
 
 OWNER = """
