@@ -234,7 +234,7 @@ def same_run(two: Path, one: Path, model: str, expected: list[dict]) -> None:
         assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
 
 
-@pytest.mark.parametrize("engine", ["vllm", "hf"])
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
 def test_run_of_two_ranks(tmp_path, model, engine):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
     flags = ["--model", model, "--rollout", engine, *SMALL, *SPREAD]
@@ -287,6 +287,7 @@ def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list
         torch.save({"logprobs": logprobs.detach(), "metrics": metrics, "dtypes": seen}, f"{folder}/bf16_{rank}.pt")
 
 
+@pytest.mark.needs("vllm")
 def test_sharded_run_is_the_run_of_one_rank(tmp_path, model):
     """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
     flags = ["--model", model, "--rollout", "vllm", *SMALL, *SPREAD]

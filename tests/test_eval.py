@@ -25,6 +25,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
+ROWS = ROOT / "tests" / "rows"
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 import livecodebench_problems as lcb  # noqa: E402
@@ -86,6 +87,7 @@ def lines(path: Path) -> list[dict]:
 
 
 # -------------------------------------------------------------------------------------------------------------- formats
+@pytest.mark.needs("shared")
 @pytest.mark.parametrize(
     "file, count, first, truth",
     [
@@ -106,7 +108,7 @@ def test_published_files(file, count, first, truth):
 
 
 def test_math500_format_and_named_file():
-    problems = ev.load_benchmark(f"math500={ROOT}/tests/math500_8.jsonl", cfg())
+    problems = ev.load_benchmark(f"math500={ROWS}/math500.jsonl", cfg())
     assert [p.benchmark for p in problems] == ["math500"] * 8 and problems[0].id == "test/algebra/1.json"
     assert problems[0].truth == "\\left( 3, \\frac{\\pi}{2} \\right)"
 
@@ -144,8 +146,8 @@ def test_thinking_switch_and_suffix(model):
 
 
 def test_ask_think_off_judges_the_answer_alone():
-    loaded = ev.load_problems(cfg(data=str(DATA / "svamp_rl_700.jsonl"), ask_think=False, limit=3))
-    assert {p.data_source for p in loaded["svamp_rl_700"]} == {"math_verify"}
+    loaded = ev.load_problems(cfg(data=str(ROWS / "mathsub.jsonl"), ask_think=False, limit=3))
+    assert {p.data_source for p in loaded["mathsub"]} == {"math_verify"}
 
 
 # -------------------------------------------------------------------------------------------------------- livecodebench
@@ -576,6 +578,7 @@ def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
     assert old == new and "sums" in again.stdout
 
 
+@pytest.mark.needs("vllm")
 def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, tmp_path):
     """The prompts are together longer than what the engine reads in one step (see VLLMEngine)."""
     rows = [{"problem": f"{a}+{a % 7}={'?' * (380 + a)}", "answer": "3"} for a in range(26)]
@@ -650,11 +653,11 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     assert result["per_problem"] == {"a": [1, 2], "b": [2, 2]} and result["avg"] == 0.75 and result["bad_rows"] == 5
     for number in (5, 6, 7, 8, 9):
         assert f"mine.jsonl:{number}: " in done.stderr
-    (tmp_path / "bare.jsonl").write_text('{"id": "2024-II-4", "response": "\\\\boxed{33}"}\n{"id": "nothing", "response": "x"}\n')
-    aime = f"aime24={DATA / 'aime24.qs.jsonl'}"
+    (tmp_path / "bare.jsonl").write_text('{"id": "2099-I-2", "response": "\\\\boxed{119}"}\n{"id": "nothing", "response": "x"}\n')
+    aime = f"aime24={ROWS / 'aime24.jsonl'}"
     run("--score_only", tmp_path / "bare.jsonl", "--data", aime, "--output_dir", tmp_path / "joined")
     joined = json.loads((tmp_path / "joined/results.json").read_text())["aime24"]
-    assert joined["per_problem"] == {"2024-II-4": [1, 1]} and joined["bad_rows"] == 1
+    assert joined["per_problem"] == {"2099-I-2": [1, 1]} and joined["bad_rows"] == 1
     refused = run("--score_only", tmp_path / "out/generations.jsonl", "--output_dir", tmp_path / "out", check=False)
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
@@ -772,7 +775,7 @@ def test_hub_names_load_what_the_hub_holds(monkeypatch, tmp_path):
         ("HuggingFaceH4/aime_2024", None, "train"): {"id": 60, "problem": "p", "solution": "s", "answer": "204", "year": "2024"},
         ("math-ai/aime25", None, "test"): {"problem": "p", "answer": "70", "id": "0"},
         ("MathArena/hmmt_feb_2025", None, "train"): {"problem_idx": 1, "problem": "p", "answer": "103"},
-        ("HuggingFaceH4/MATH-500", None, "test"): json.loads((ROOT / "tests/math500_8.jsonl").read_text().splitlines()[1]),
+        ("HuggingFaceH4/MATH-500", None, "test"): json.loads((ROWS / "math500.jsonl").read_text().splitlines()[1]),
         ("openai/gsm8k", "main", "test"): {"question": "p", "answer": "so\n#### 1,018"},
         ("some/other", None, "test"): {"question": "p", "answer": "x^2"},
     }

@@ -288,6 +288,7 @@ def test_a_damaged_checkpoint_is_named(data, whole, damage):
     same_end(out, whole)
 
 
+@pytest.mark.needs("vllm")
 def test_the_real_engine_goes_on_with_the_same_bits(data):
     """vLLM too: its samples depend on their seeds and on the weights alone."""
     flags = ["--rollout", "vllm", "--eval_file=", "--steps", 4]
@@ -385,6 +386,7 @@ def on_a_small_disk(data: str) -> None:
     print(message)
 
 
+@pytest.mark.needs("namespaces")
 def test_full_disk(data, whole):
     """One line each; the checkpoint before stays whole, and with room again the run ends with the same bits."""
     unshare = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]

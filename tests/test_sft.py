@@ -346,6 +346,7 @@ sys.exit(subprocess.run([sys.executable, sft.__file__, *flags]).returncode or sh
 """
 
 
+@pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("free, message", [(0, "No space left"), (7 * 10**6, "the checkpoint before it is whole")])
 def test_full_disk(whole, model, tmp_path, free, message):
     """While metrics or a checkpoint are written: one line, the checkpoint before stays, and with room again the run ends with the same bits."""
@@ -475,6 +476,7 @@ def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
     assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [1, 0]
 
 
+@pytest.mark.needs("vllm")
 def test_vllm_loads_final(whole):
     code = f"""
 from vllm import LLM, SamplingParams
