@@ -156,13 +156,14 @@ def parse(argv: list[str]) -> Config:
 
 
 # --------------------------------------------------------------------------------------------------------------- losses
-# fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy) -> (loss, clipped), all (B, T).
+# fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy, batch) -> (loss, clipped), all (B, T).
 # `loss` is per token and not aggregated; `clipped` marks the tokens outside the band on the side where PPO would clip.
+# A function gets those of the keywords that it names; `batch` is what collate() made: lengths, groups, rollout_logprobs.
 # A new loss is one function here and one entry in LOSSES.
 def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(r, one), both (B, T): r = π/π_old with gradient r·∇log π, and one = r/sg(r) with value 1 and gradient ∇log π.
     The log-ratio is clamped to ±20 in the value alone, so both stay finite and keep their gradient for any input."""
-    logprobs, old_logprobs = (x.masked_fill(~mask, 0.0) for x in (logprobs, old_logprobs.detach()))
+    logprobs, old_logprobs = (x.masked_fill(~mask.bool(), 0.0) for x in (logprobs, old_logprobs.detach()))
     if logprobs.dtype in (torch.bfloat16, torch.float16):
         logprobs, old_logprobs = logprobs.float(), old_logprobs.float()
     one = (logprobs - logprobs.detach()).exp()
@@ -175,7 +176,7 @@ def clipped_objective(r, low, high, advantages, mask, cfg, eps_low, eps_high):
     r = torch.where(above, high, torch.where(below, low, r))
     if cfg.dual_clip:  # dual clip: the value stops at dual_clip·A and the gradient with it
         r = torch.where((advantages < 0) & (r > cfg.dual_clip), cfg.dual_clip, r)
-    return (-r * advantages).masked_fill(~mask, 0.0), (above | below) & mask
+    return (-r * advantages).masked_fill(~mask.bool(), 0.0), (above | below) & mask.bool()
 
 
 def ppo(logprobs, old_logprobs, advantages, mask, cfg, **_):
@@ -211,7 +212,7 @@ def cispo(logprobs, old_logprobs, advantages, mask, cfg, **_):
     r, _ = importance_ratio(logprobs, old_logprobs, mask)
     weight = r.detach().clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
     _, clipped = clipped_objective(r, r, r, advantages, mask, cfg, cfg.clip_low, cfg.clip_high)
-    return (-weight * advantages * logprobs.masked_fill(~mask, 0.0)).masked_fill(~mask, 0.0), clipped
+    return (-weight * advantages * logprobs.masked_fill(~mask.bool(), 0.0)).masked_fill(~mask.bool(), 0.0), clipped
 
 
 def gspo(logprobs, old_logprobs, advantages, mask, cfg, **_):
@@ -227,7 +228,7 @@ def reinforce(logprobs, old_logprobs, advantages, mask, cfg, **_):
     """A·log π: no ratio, no clipping (`clipped` still tells where PPO would have)."""
     r, _ = importance_ratio(logprobs, old_logprobs, mask)
     _, clipped = clipped_objective(r, r, r, advantages, mask, cfg, cfg.clip_low, cfg.clip_high)
-    return (-advantages * logprobs.masked_fill(~mask, 0.0)).masked_fill(~mask, 0.0), clipped
+    return (-advantages * logprobs.masked_fill(~mask.bool(), 0.0)).masked_fill(~mask.bool(), 0.0), clipped
 
 
 def entropy_ratio_clip(base: Callable) -> Callable:
