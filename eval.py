@@ -758,9 +758,10 @@ def scored_row(row: dict | ValueError, benchmark: str, number: int, known: dict[
                          "assistant's")
     if problem := known.get((benchmark, name)) or ("benchmark" not in row and known.get(("", name))):
         return problem, responses
-    prompt = next((row[key] for key in ("prompt", "problem", "question") if row.get(key)), "") if not messages else messages
-    prompt = prompt_of({"messages": prompt}) if prompt else []
-    return checked(Problem(benchmark, name, prompt, row.get("data_source", "math_verify"), truth_of(row)), cfg), responses
+    prompt = messages or row.get("prompt") or row.get("problem") or row.get("question")
+    problem = Problem(benchmark, name, [], row.get("data_source", "math_verify"), truth_of(row))
+    problem.text = prompt_of({"messages": prompt})[-1]["content"] if prompt else ""
+    return checked(problem, cfg), responses
 
 
 def finish(rows: list[dict], problems: dict[tuple, Problem], bad: list[str], pool, out: Path, cfg: Config) -> None:
@@ -822,7 +823,7 @@ def own_gpus(local_rank: int, local_ranks: int, tensor_parallel: int, visible: s
     need = local_ranks * tensor_parallel
     gpus = visible.split(",") if visible else [str(i) for i in range(need)]
     if len(gpus) < need:
-        die(f"{local_ranks} ranks, tensor_parallel {tensor_parallel} need {need} GPUs; there are {len(gpus)}: {visible}")
+        die(f"{local_ranks} ranks, tensor_parallel {tensor_parallel} need {need} GPUs; visible: {visible}")
     return ",".join(gpus[local_rank * tensor_parallel:(local_rank + 1) * tensor_parallel])
 
 

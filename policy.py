@@ -76,6 +76,21 @@ def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
     return stop_ids, pad if pad is not None else stop_ids[0] if stop_ids else 0
 
 
+def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
+    """Adds the tokens that end a turn in the training data to eos_token_id: a base model (Qwen3-8B-Base) knows <|endoftext|>
+    alone, and rl_gppo.py and vLLM would not stop at the template's <|im_end|>."""
+    config = lm.generation_config
+    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    known = [i for i in known if i is not None]
+    if set(end_ids) - set(known):
+        config.eos_token_id = end_ids + [i for i in known if i not in end_ids]
+        config._from_model_config = False  # or generate would take eos from config.json again
+    try:
+        config.validate(strict=True)
+    except ValueError:  # temperature without do_sample, found in published models, would stop save_pretrained after training
+        config.do_sample = True
+
+
 # ------------------------------------------------------------------------------------------------------------------ head
 class HeadLogprobs(torch.autograd.Function):
     """log softmax(h·Wᵀ/τ)[target] and its entropy, (N,) fp32 each, without ever holding (N, V) logits.

@@ -59,8 +59,8 @@ from checkpoints import load_checkpoint, save_checkpoint, save_final
 from policy import Policy, SeededSampler, end_of_turn, lay_out, load_policy, load_tokenizer, plan_microbatches
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Run, Share, Stop, append_jsonl, catch_signals, check_room,
-                  cores_per_rank, die, draw_curves, frame, make_accelerator, open_output, read_config, read_jsonl, signals,
-                  wait_for, write_config)
+                  cores_per_rank, die, draw_curves, frame, make_accelerator, open_output, rank, read_config, read_jsonl,
+                  signals, stopped, wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -142,8 +142,9 @@ MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_respon
              "gradient_checkpointing")
 
 
-def check_config(cfg: Config) -> Config:
-    """What no bound of a single knob can say."""
+def parse(argv: list[str]) -> Config:
+    """The config of a command line, with what no bound of a single knob can say."""
+    cfg = read_config(Config, argv, MOST_USED)
     if cfg.loss not in LOSSES:
         die(f"loss must be one of {', '.join(LOSSES)}; got {cfg.loss!r}")
     if cfg.responses_per_prompt < 2:
@@ -271,33 +272,24 @@ class Sample:
 
 def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
     """Rows of any format of rows.py with a data_source, rendered by the chat template and tokenized."""
-    prompts, split = [], "train" if knob == "train_file" else "test"
-    for source in filter(None, map(str.strip, spec.split(","))):
-        rows = toy_rows(source, knob, cfg) if source.startswith("toy:") else read_rows(source, knob, split)
-        for where, row in rows:
-            try:
-                if isinstance(row, ValueError):
-                    raise row
-                name = row.get("data_source") or cfg.data_source
-                if not name:
-                    raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
-                name, ground_truth = name if cfg.ask_think else without_think(name), truth_of(row)
-                rewards.check(name, ground_truth)
-                text = render(ask(prompt_of(row), cfg.system_prompt, cfg.prompt_suffix), tokenizer)
-            except ValueError as error:
-                die(f"{where}: {error}")
-            prompts.append(Prompt(tokenizer(text, add_special_tokens=False)["input_ids"], text, name, ground_truth))
+    prompts, training = [], knob == "train_file"
+    toy_rows = lambda kind: toy.rl_rows(kind, *((4096, cfg.seed, "train") if training else (500, 0, "eval")))
+    for where, row in read_rows(spec, knob, "train" if training else "test", toy_rows):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            name = row.get("data_source") or cfg.data_source
+            if not name:
+                raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
+            name, ground_truth = name if cfg.ask_think else without_think(name), truth_of(row)
+            rewards.check(name, ground_truth)
+            text = render(ask(prompt_of(row), cfg.system_prompt, cfg.prompt_suffix), tokenizer)
+        except ValueError as error:
+            die(f"{where}: {error}")
+        prompts.append(Prompt(tokenizer(text, add_special_tokens=False)["input_ids"], text, name, ground_truth))
     if not prompts:
         die(f"{knob}: {spec} has no row")
     return prompts
-
-
-def toy_rows(source: str, knob: str, cfg: Config) -> list[tuple[str, dict]]:
-    split, count, seed = ("train", 4096, cfg.seed) if knob == "train_file" else ("eval", 500, 0)
-    try:
-        return list((f"{source}:{i}", row) for i, row in enumerate(toy.rl_rows(source[4:], count, seed, split=split), 1))
-    except ValueError as error:
-        die(f"{knob}: {error}")
 
 
 def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: Config) -> Config:
@@ -313,7 +305,7 @@ def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: 
             told = f"{knob}: {too_long} of {len(lengths)} rows are longer than max_prompt_tokens {prompt}"
             if too_long > len(lengths) / 10:
                 die(f"{told}; --max_prompt_tokens {max(lengths)} keeps all, {sorted(lengths)[len(lengths) * 9 // 10]} most")
-            if os.environ.get("RANK", "0") == "0":
+            if rank() == 0:
                 print(f"{told} and left out")
         prompts[:] = [p for p in prompts if len(p.ids) <= prompt]
     return dataclasses.replace(cfg, max_prompt_tokens=prompt, max_response_tokens=response)
@@ -596,7 +588,7 @@ def learning_rate(step: int, cfg: Config) -> float:
     return cfg.lr * (left if cfg.lr_schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
-def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) -> dict[str, float]:
+def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | None = None) -> dict[str, float]:
     """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
     metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
@@ -607,6 +599,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) ->
         minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
+    progress = {} if progress is None else progress
     if not progress:
         # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
         # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
@@ -736,15 +729,15 @@ def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None
 def start(cfg: Config) -> tuple:
     """Everything before the first step: (run, engine, training prompts, held-out prompts, state, what an unfinished step
     left), resumed where it was. What a user can get wrong comes before the ranks meet: it is one line, and none waits."""
-    out, path, rank = Path(cfg.output_dir), cfg.model, int(os.environ.get("RANK", "0"))
+    out, path, first = Path(cfg.output_dir), cfg.model, rank() == 0
     if int(os.environ.get("WORLD_SIZE", "1")) % cfg.vllm_tensor_parallel:
         die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {os.environ.get('WORLD_SIZE', 1)} ranks")
-    checkpoint = open_output(cfg, MAY_CHANGE) if rank == 0 else None
+    checkpoint = open_output(cfg, MAY_CHANGE) if first else None
     if path == "toy":
         kind = cfg.train_file.removeprefix("toy:")
         path = str(out.parent / f"toy_{kind}_sft" / "sft" / "final")
         try:
-            wait_for(Path(path)) if rank else toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind)
+            toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind) if first else wait_for(Path(path))
         except ValueError as error:
             die(f"model: {error}")
     torch.manual_seed(cfg.seed)
@@ -760,7 +753,7 @@ def start(cfg: Config) -> tuple:
     raw, cfg = cfg, fit_lengths(prompts, held_out, getattr(lm.config, "max_position_embeddings", None) or 2**31, cfg)
 
     accelerator = make_accelerator(cfg)
-    if rank == 0:
+    if first:
         check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
     checkpoint = broadcast_object_list([checkpoint])[0]
     seen = gather_object([out.is_dir()])
@@ -776,7 +769,7 @@ def start(cfg: Config) -> tuple:
         engine.sync(run.bare)
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
-    if rank == 0:
+    if first:
         write_config(raw, state["step"], bool(checkpoint))
         print(f"{cfg.loss} on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(prompts)} "
               f"prompts of at most {cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} "
@@ -837,12 +830,9 @@ def train(cfg: Config) -> None:
                         "problems, more responses_per_prompt or a longer max_response_tokens are needed", code=1)
     except Stop:
         step = state["step"]
-        if unfinished or step > saved or not (out / f"checkpoint-{step}").exists():
+        if unfinished or step > saved:
             save_checkpoint(out / f"checkpoint-{step}", state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
-        if run.rank == 0:
-            tqdm.write(f"{signals[0] if signals else 'signal'}: stopped after step {step}; the same command goes on from "
-                       f"{out}/checkpoint-{step}")
-        return
+        return stopped(step, "step", out)
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
@@ -870,5 +860,9 @@ def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: R
                         f"{metrics['tokens'] / max(metrics['rollout_s'], 1e-3):,.0f} tokens/s")
 
 
+def main(argv: list[str]) -> None:
+    frame(train, parse(argv))
+
+
 if __name__ == "__main__":
-    frame(train, check_config(read_config(Config, sys.argv[1:], MOST_USED)))
+    main(sys.argv[1:])

@@ -15,7 +15,7 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jinja2
@@ -25,9 +25,25 @@ from runs import die, one_line
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 
 
-def read_rows(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
-    """Yields (FILE:LINE, row) of a JSONL or Parquet file, a folder of them, or a hub data set NAME[:SUBSET[:SPLIT]]. A line
-    that is no JSON object comes as a ValueError that says why; a source that cannot be read at all ends the run."""
+def read_rows(spec: str, knob: str, split: str = "train",
+              toy_rows: Callable[[str], list[dict]] | None = None) -> Iterator[tuple[str, dict | ValueError]]:
+    """Yields (SOURCE:LINE, row) of every source named in `spec`, with commas: JSONL or Parquet files, folders of them, hub
+    data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. A line that is no JSON object comes as a ValueError that says
+    why; a source that cannot be read at all ends the run, and so does one without rows."""
+    for source in filter(None, map(str.strip, spec.split(","))):
+        number = 0
+        try:
+            rows = ((f"{source}:{i}", row) for i, row in enumerate(toy_rows(source[4:]), 1)) \
+                if source.startswith("toy:") and toy_rows else read_source(source, knob, split)
+            for number, row in enumerate(rows, 1):
+                yield row
+        except ValueError as error:  # an unknown toy
+            die(f"{knob}: {error}")
+        if not number:
+            die(f"{knob}: {source} has no row")
+
+
+def read_source(source: str, knob: str, split: str) -> Iterator[tuple[str, dict | ValueError]]:
     path, wants = Path(source), "give a JSONL or Parquet file, or the name of a hub data set"
     try:
         if path.is_dir():
@@ -35,7 +51,7 @@ def read_rows(source: str, knob: str, split: str = "train") -> Iterator[tuple[st
             if not files:
                 die(f"{knob}: no .jsonl or .parquet file in {path}")
             for file in files:
-                yield from read_rows(str(file), knob, split)
+                yield from read_source(str(file), knob, split)
         elif source.endswith(".parquet"):
             import pyarrow.parquet  # comes with datasets
 

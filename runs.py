@@ -94,6 +94,12 @@ def catch_signals(at_once: bool = False) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: its launcher may be killed without a word to us
 
 
+def stopped(step: int, unit: str, out: Path) -> None:
+    if rank() == 0:
+        tqdm.write(f"{signals[0] if signals else 'a signal'}: stopped after {unit} {step}; the same command goes on from "
+                   f"{out}/checkpoint-{step}")
+
+
 def frame(train: Callable[[Any], None], cfg) -> None:
     """Runs a training stage; full disks and lost ranks end in one line. Whatever else is raised is our own mistake."""
     again = "the same command goes on from the newest checkpoint"
@@ -125,6 +131,7 @@ def read_config(config: type, argv: list[str], most_used: str):
     script = Path(module.__file__).name
     fields = typing.get_type_hints(config, include_extras=True)
     if "--help" in argv or "-h" in argv:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # --help | head
         sys.exit(print(help_text(config, module.__doc__, most_used)))
     values: dict[str, Any] = {}
     for at, arg in enumerate(argv):
@@ -371,7 +378,7 @@ class Run:
         """Sums over all ranks, by key."""
         import torch
 
-        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64), "sum")
+        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device), "sum")
         return dict(zip(values, summed.tolist()))
 
     def stop_if_asked(self) -> None:

@@ -20,10 +20,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+import checkpoints
+import policy
 import rl_gppo
 import toy
+from policy import Policy
 from rewards import Reward
-from rl_gppo import Config, Policy, Prompt, Run, Sample
+from rl_gppo import Config, Prompt, Run, Sample
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,7 +100,7 @@ def outcome(case: str, optimizer: str, wrap: str, tied: bool) -> tuple[dict, dic
     make, options = OPTIMIZERS[optimizer]
     settings, samples = CASES[case]
     run = make_run(Config(**{"warmup_steps": 0, **options, **settings}), make, wrap, tied)
-    return rl_gppo.train_on(samples(), 1, run), whole(run)
+    return rl_gppo.update_policy(samples(), 1, run), whole(run)
 
 
 GRID = [(case, optimizer, wrap, tied) for wrap in ("ddp", "fsdp") for case in CASES for optimizer in OPTIMIZERS
@@ -122,16 +125,16 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
     make = functools.partial(torch.optim.AdamW, lr=1e-3)
     run = make_run(cfg, make, wrap, True)
     for step in (1, 2):
-        metrics = rl_gppo.train_on(make_samples(4, 2), step, run)
+        metrics = rl_gppo.update_policy(make_samples(4, 2), step, run)
         if step == 1:
-            rl_gppo.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+            checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
             saved = whole(run)
     expected = whole(run)
     run = make_run(cfg, make, wrap, True)
-    state = rl_gppo.load_checkpoint(out / "checkpoint-1", run)
+    state = checkpoints.load_checkpoint(out / "checkpoint-1", run)
     loaded = whole(run)
-    again = rl_gppo.train_on(make_samples(4, 2), 2, run)
-    rl_gppo.save_pretrained(out / "final", run)
+    again = rl_gppo.update_policy(make_samples(4, 2), 2, run)
+    policy.save_pretrained(out / "final", run)
     if run.rank == 0:
         torch.save({"state": state, "saved": saved, "loaded": loaded, "expected": expected, "got": whole(run),
                     "metrics": metrics, "again": again}, out / "round_trip.pt")
@@ -158,7 +161,7 @@ def test_two_ranks_are_one(results, case, optimizer, wrap, tied):
     settings, samples = CASES[case]
     run = make_run(Config(**{"warmup_steps": 0, **options, **settings, "token_budget": 10**6}), make, "none", tied)
     before = whole(run)
-    metrics, weights = rl_gppo.train_on(samples(), 1, run), whole(run)
+    metrics, weights = rl_gppo.update_policy(samples(), 1, run), whole(run)
     assert metrics["updates_skipped"] == 0 and metrics["grad_norm"] > 0
     assert case == "empty_rank" or metrics["approx_kl"] > 0  # later updates are off-policy
     for got, new in (result[case, optimizer, wrap, tied] for result in results):
@@ -273,12 +276,12 @@ def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list
         rl_gppo.main(flags)
     else:  # the update alone: on the CPU a bf16 engine and a bf16 trainer round differently
         rl_gppo.make_engine = lambda *_: None
-        run, *_ = rl_gppo.start(rl_gppo.read_config(flags))
+        run, *_ = rl_gppo.start(rl_gppo.parse(flags))
         batch = rl_gppo.collate(make_samples(2, 2), False, "cpu", 0)
         logprobs, entropy = run.policy(batch, run.cfg, True)
         seen = {}
         run.bare.lm.base_model.layers[0].register_forward_hook(lambda module, args, out: seen.update(layer=out[0].dtype))
-        metrics = rl_gppo.train_on(make_samples(4, 2), 1, run)
+        metrics = rl_gppo.update_policy(make_samples(4, 2), 1, run)
         seen.update(logprobs=logprobs.dtype, entropy=entropy.dtype, weights={p.dtype for p in run.policy.parameters()},
                     adam={t.dtype for s in run.optimizer.state.values() for t in s.values()})
         torch.save({"logprobs": logprobs.detach(), "metrics": metrics, "dtypes": seen}, f"{folder}/bf16_{rank}.pt")

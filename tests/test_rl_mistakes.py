@@ -67,13 +67,13 @@ def test_wrong_recipe(capsys, tmp_path):
 
 def test_recipe_then_flags(tmp_path):
     (tmp_path / "a.yaml").write_text("lr: 1e-6\nloss: cispo\n")  # YAML 1.1 reads 1e-6 as text
-    cfg = rl_gppo.read_config(["--config", str(tmp_path / "a.yaml"), "--loss=ppo", "--overlong_filter", "true"])
+    cfg = rl_gppo.parse(["--config", str(tmp_path / "a.yaml"), "--loss=ppo", "--overlong_filter", "true"])
     assert (cfg.lr, cfg.loss, cfg.overlong_filter) == (1e-6, "ppo", True)
 
 
 @pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "recipes").glob("*.yaml") if "sft" not in p.name and not p.name.startswith(("fsdp2", "eval"))))
 def test_recipes_parse(recipe):
-    rl_gppo.read_config(["--config", str(ROOT / "recipes" / recipe)])
+    rl_gppo.parse(["--config", str(ROOT / "recipes" / recipe)])
 
 
 @pytest.mark.parametrize("bad, expected", [
@@ -114,7 +114,7 @@ def test_prompt_longer_than_its_limit(capsys, tmp_path, model):
     long = {**GOOD, "prompt": "1+" * 100}
     message = message_of(capsys, "--model", model, "--train_file", rows(tmp_path / "data.jsonl", long), "--output_dir", tmp_path / "a")
     assert "max_prompt_tokens 64" in message and "data.jsonl:1" in message
-    cfg = rl_gppo.read_config(["--model", model])
+    cfg = rl_gppo.parse(["--model", model])
     _, tokenizer = rl_gppo.load_model(cfg, model)
     kept = rl_gppo.load_prompts(rows(tmp_path / "two.jsonl", GOOD, long), "train", tokenizer, cfg)
     assert len(kept) == 1 and "1 of 2 rows left out" in capsys.readouterr().out

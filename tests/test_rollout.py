@@ -11,10 +11,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+import policy
 import rl_gppo
 import toy
+from policy import Policy
 from rewards import Reward
-from rl_gppo import Config, HFRollout, Policy, Prompt, Run, Sample, VLLMRollout, collate, seed_of
+from rl_gppo import Config, HFRollout, Prompt, Run, Sample, VLLMRollout, collate, seed_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,11 +53,11 @@ def test_vllm_follows_the_trainer(model):
     run = make_run(cfg, model)
     engine = VLLMRollout(cfg, model, run.stop_ids, run.accelerator)
     for step in (1, 2, 3):
-        metrics = rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=step), step, run)
+        metrics = rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=step), step, run)
         assert metrics["rollout_logprob_diff"] < 1e-4, step
         engine.sync(run.policy)
-    rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=4), 4, run)
-    stale = rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=5), 5, run)  # no sync before this rollout
+    rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=4), 4, run)
+    stale = rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=5), 5, run)  # no sync before this rollout
     assert stale["rollout_logprob_diff"] > 1e-3
     # the same seeds give the same responses, and every response ends by a stop token or is truncated
     engine.sync(run.policy)
@@ -87,7 +89,7 @@ def test_seeded_sampler_draws_from_the_distribution(temperature, top_p):
 
     torch.manual_seed(0)
     logits, n = torch.randn(1, 8) * 1.5, 20000
-    sampler = rl_gppo.SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
+    sampler = policy.SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
     drawn = sampler(None, logits.expand(n, 8)).argmax(-1)
     counts = torch.bincount(drawn, minlength=8).double()
     warped = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(temperature)(None, logits)) if top_p < 1 else logits / temperature

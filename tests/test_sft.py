@@ -339,7 +339,7 @@ sft.update_on = filling
 try:
     sft.main(flags)
 except SystemExit as end:
-    print("code", end.code, *(p.name for p in sft.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
+    print("code", end.code, *(p.name for p in runs.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
 os.remove(disk + "/filler")
 sft.update_on = update_on
 sys.exit(subprocess.run([sys.executable, sft.__file__, *flags]).returncode or shutil.copytree(disk + "/run/final", {final!r}) and 0)
@@ -364,7 +364,7 @@ def test_full_disk(whole, model, tmp_path, free, message):
 
 def test_a_line_cut_by_a_crash_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, "meta": {}')
-    assert sft.read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
+    assert runs.read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
 
 
 def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, model):
@@ -377,7 +377,7 @@ def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
     process = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
     assert "SIGTERM: stopped after update" in process.output and process.returncode == 0
     step = len(metrics_of(whole / "stopped"))
-    assert [p.name for p in sft.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
+    assert [p.name for p in runs.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
     sft.main(command(model, whole, "stopped", "--save_every", "1000")[1:])
     assert [m["step"] for m in metrics_of(whole / "stopped")] == list(range(1, 13))
     assert metrics_of(whole / "stopped")[-1]["loss"] == pytest.approx(metrics_of(whole / "whole")[-1]["loss"], rel=1e-4)
