@@ -44,7 +44,7 @@ from tqdm import tqdm
 import report
 import rewards
 import toy
-from rows import ask, livecodebench_tests, prompt_of, read_benchmark, read_rows, render, truth_of, without_think
+from rows import ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, truth_of, without_think
 from runs import Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line, read_config, signals
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
@@ -453,7 +453,7 @@ class Journal:
         """((benchmark, id, sample) -> row with its verdict if there is one), and a message for each unusable line."""
         rows, bad = {}, []
         for path in sorted(folder.glob("generations*.jsonl")):
-            for where, row in read_rows(str(path), "output_dir"):
+            for where, row in read_source(str(path), "output_dir"):
                 try:
                     if isinstance(row, ValueError):
                         raise row
@@ -712,7 +712,7 @@ def rescore(cfg: Config, out: Path) -> None:
             known |= {("", p.id): p for part in loaded.values() for p in part}
     make_folder(out)
     problems, rows, bad, samples = {}, [], [], Counter()
-    for number, (where, row) in enumerate(read_rows(str(source), "score_only")):
+    for number, (where, row) in enumerate(read_source(str(source), "score_only")):
         try:
             problem, responses = scored_row(row, source.stem, number, known, cfg)
         except ValueError as error:

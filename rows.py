@@ -43,7 +43,7 @@ def read_rows(spec: str, knob: str, split: str = "train",
             die(f"{knob}: {source} has no row")
 
 
-def read_source(source: str, knob: str, split: str) -> Iterator[tuple[str, dict | ValueError]]:
+def read_source(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
     path, wants = Path(source), "give a JSONL or Parquet file, or the name of a hub data set"
     try:
         if path.is_dir():
@@ -179,15 +179,15 @@ BENCHMARKS = {
 
 
 def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict | ValueError]]]:
-    """(name, rows as read_rows gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
+    """(name, rows as read_source gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
     local copy that counts as that benchmark. Rows outside the window of contests are left out."""
     name, _, path = entry.rpartition("=") if "=" in entry and not Path(entry).exists() else ("", "", entry)
     if path and Path(path).exists():
-        name, rows = name or Path(path).stem, read_rows(path, knob)
+        name, rows = name or Path(path).stem, read_source(path, knob)
     elif path in BENCHMARKS and not name:
         name, rows = path, read_hub(path, knob)
     elif path.count("/") == 1 and not path.endswith((".jsonl", ".json", ".parquet")) and path[0] not in "./":
-        name, rows = name or path.split("/")[1].split(":")[0], read_rows(path, knob, "test")
+        name, rows = name or path.split("/")[1].split(":")[0], read_source(path, knob, "test")
     else:
         near = difflib.get_close_matches(path, BENCHMARKS, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -205,7 +205,7 @@ def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
             from huggingface_hub import hf_hub_download
 
             for file in spec["files"]:
-                yield from read_rows(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
+                yield from read_source(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
         else:
             import datasets
 
