@@ -1,11 +1,12 @@
 """The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a
 seeded sampler. What a researcher edits stands in the stages."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
@@ -38,6 +39,22 @@ def load_model(path: str, dtype=torch.float32, **options) -> nn.Module:
         missing = sorted(info["missing_keys"])
         die(f"model: {path}: its weights lack {len(missing)} tensors (first: {missing[0]})")
     return lm
+
+
+def check_weights(path: str) -> None:
+    """One line for a folder whose weights are missing or cut off, before an engine starts; the hub checks its own."""
+    folder = Path(path)
+    try:
+        if folder.is_dir():
+            files = list(folder.glob("*.safetensors")) + list(folder.glob("*.bin"))
+            for index in folder.glob("*.index.json"):
+                files += {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+            for file in files or die(f"model: {path}: no weights there (*.safetensors)"):
+                if file.suffix == ".safetensors":
+                    with safe_open(file, "pt"):  # reads the header and compares it with the length of the file
+                        pass
+    except LOAD_ERRORS as error:
+        die(f"model: {path}: {one_line(error)}")
 
 
 def load_policy(cfg, path: str) -> nn.Module:

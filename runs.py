@@ -38,8 +38,11 @@ Names = Annotated[str, "several, with spaces or commas between them"]
 script = Path(sys.argv[0]).name  # under this name the stage speaks; a copied stage speaks under its own (read_config)
 
 
+RANK = int(os.environ.get("RANK", "0"))  # read once: eval.py hides the launcher's variables from its engine
+
+
 def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return RANK
 
 
 def die(message: str, code: int = 2) -> typing.NoReturn:
@@ -79,9 +82,9 @@ class Stop(Exception):
 signals: list[str] = []  # received; a run looks at it after every micro-batch and every chunk of a rollout
 
 
-def catch_signals() -> None:
-    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`); Ctrl-C pressed again later ends it at
-    once."""
+def catch_signals(at_once: bool = False) -> None:
+    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`), or raise KeyboardInterrupt `at_once` where
+    there is nothing to save; Ctrl-C pressed again later ends it without a word."""
     asked_at = 0.0
 
     def handler(number: int, _frame) -> None:
@@ -92,6 +95,8 @@ def catch_signals() -> None:
             os._exit(130)
         asked_at = asked_at or time.monotonic()
         signals.append(signal.Signals(number).name)
+        if at_once and len(signals) == 1:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
