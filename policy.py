@@ -3,6 +3,7 @@ seeded sampler. What a researcher edits stands in the stages."""
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch

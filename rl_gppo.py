@@ -158,7 +158,7 @@ def parse(argv: list[str]) -> Config:
 # --------------------------------------------------------------------------------------------------------------- losses
 # fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy, batch) -> (loss, clipped), all (B, T).
 # `loss` is per token and not aggregated; `clipped` marks the tokens outside the band on the side where PPO would clip.
-# A function gets those of the keywords that it names; `batch` is what collate() made: lengths, groups, rollout_logprobs.
+# A function gets those keywords that it names; `batch` is what collate() made: lengths, groups, rollout_logprobs...
 # A new loss is one function here and one entry in LOSSES.
 def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(r, one), both (B, T): r = π/π_old with gradient r·∇log π, and one = r/sg(r) with value 1 and gradient ∇log π.
