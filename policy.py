@@ -2,6 +2,7 @@
 seeded sampler. What a researcher edits stands in the stages."""
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each retry; our line tells the end of it
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
