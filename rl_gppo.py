@@ -843,7 +843,8 @@ def train(cfg: Config) -> None:
         draw_curves(out, PANELS)
         for row in read_jsonl(out / "eval.jsonl"):
             if row["step"] in (0, cfg.steps):
-                print("held-out accuracy, step {step}: {accuracy:.3f} ± {stderr:.3f} (n={n})".format(**row))
+                stderr = row["stderr"] or math.nan  # one problem has none
+                print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {stderr:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:
         tracker.finish()

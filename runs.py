@@ -115,6 +115,8 @@ def frame(train: Callable[[Any], None], cfg) -> None:
     again = "the same command goes on from the newest checkpoint"
     try:
         train(cfg)
+    except KeyboardInterrupt:  # before catch_signals
+        die("interrupted before the first step; nothing was to be saved", 130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise
