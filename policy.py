@@ -170,19 +170,29 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
         load[rank] += lengths[i]
     plan = []
     for positions in by_rank:
+        micros, room = [], []
+        for i in positions if packed else []:  # longest first, into the first row that has room for it
+            at = next((k for k, left in enumerate(room) if lengths[i] <= left), len(room))
+            if at == len(room):
+                micros.append([])
+                room.append(token_budget)
+            micros[at].append(i)
+            room[at] -= lengths[i]
+        if packed:
+            plan.append(micros)
+            continue
         # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its last
         # micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on small ones.
         best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
         for end in range(1, len(positions) + 1):
-            choices, packed_size = [], 0
+            choices = []
             for begin in range(end - 1, -1, -1):
-                packed_size += lengths[positions[begin]]
-                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
+                size = lengths[positions[begin]] * (end - begin)
                 if size > token_budget and begin < end - 1:
                     break
                 choices.append((best[begin][0] + size + token_budget / 32, begin))
             best.append(min(choices))
-        micros, end = [], len(positions)
+        end = len(positions)
         while end:
             micros.append(positions[best[end][1]:end])
             end = best[end][1]

@@ -55,7 +55,7 @@ def message_of(capsys, *flags: str) -> str:
     (["--vllm_tensor_parallel", "3"], ["vllm_tensor_parallel 3", "1 ranks"]),
 ])
 def test_wrong_flags(capsys, tmp_path, flags, expected):
-    message = message_of(capsys, "--output_dir", tmp_path / "run", *flags)
+    message = message_of(capsys, *flags, "--output_dir", tmp_path / "run")
     assert all(part in message for part in expected), message
 
 
