@@ -189,28 +189,42 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
         rank = load.index(min(load))
         by_rank[rank].append(i)
         load[rank] += lengths[i]
-    plan = []
-    for positions in by_rank:
-        # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its
-        # last micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on
-        # small ones.
-        best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
-        for end in range(1, len(positions) + 1):
-            choices, packed_size = [], 0
-            for begin in range(end - 1, -1, -1):
-                packed_size += lengths[positions[begin]]
-                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
-                if size > token_budget and begin < end - 1:
-                    break
-                choices.append((best[begin][0] + size + token_budget / 32, begin))
-            best.append(min(choices))
-        micros, end = [], len(positions)
-        while end:
-            micros.append(positions[best[end][1]:end])
-            end = best[end][1]
-        plan.append(micros[::-1])
+    plan = [(fill_rows if packed else cut_alike)(positions, lengths, token_budget) for positions in by_rank]
     most = max(map(len, plan))
     return [micros + [[]] * (most - len(micros)) for micros in plan]
+
+
+def fill_rows(positions: list[int], lengths: list[int], token_budget: int) -> list[list[int]]:
+    """Each sample, longest first, into the first row that has room for it."""
+    micros, room = [], []
+    for i in positions:
+        at = next((k for k, left in enumerate(room) if lengths[i] <= left), len(room))
+        if at == len(room):
+            micros.append([])
+            room.append(token_budget)
+        micros[at].append(i)
+        room[at] -= lengths[i]
+    return micros
+
+
+def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> list[list[int]]:
+    """Sorted by length, rows of one micro-batch are alike and little is padding. Of all cuts the cheapest, by dynamic
+    programming over its last micro-batch: tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would
+    starve on small ones."""
+    best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
+    for end in range(1, len(positions) + 1):
+        choices = []
+        for begin in range(end - 1, -1, -1):
+            size = lengths[positions[begin]] * (end - begin)
+            if size > token_budget and begin < end - 1:
+                break
+            choices.append((best[begin][0] + size + token_budget / 32, begin))
+        best.append(min(choices))
+    micros, end = [], len(positions)
+    while end:
+        micros.append(positions[best[end][1]:end])
+        end = best[end][1]
+    return micros[::-1]
 
 
 def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tensor, np.ndarray]:

@@ -48,7 +48,9 @@ def rank() -> int:
 def die(message: str, code: int = 2) -> typing.NoReturn:
     """Ends the run with one line from rank 0; exit code 2 means a user's mistake."""
     if rank() == 0:
-        tqdm.write(f"{script}: {message}", file=sys.stderr)  # not into the middle of a progress bar
+        for bar in list(getattr(tqdm, "_instances", ())):  # a line of its own, and the last one
+            bar.close()
+        print(f"{script}: {message}", file=sys.stderr)
     sys.exit(code)
 
 
