@@ -112,8 +112,9 @@ def save_pretrained(folder: Path, run: Run) -> None:
         if run.rank == 0:
             full[name] = t.to("cpu", dtype)
     if run.rank == 0:
-        lm.config.dtype = dtype  # vLLM computes in what config.json says
         lm.save_pretrained(folder, state_dict=full)
+        lm.config.dtype = dtype  # vLLM computes in what config.json says
+        lm.config.save_pretrained(folder)
         lm.config.dtype = torch.float32
         run.tokenizer.save_pretrained(folder)
 

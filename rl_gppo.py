@@ -392,7 +392,13 @@ class HFRollout:
     """transformers' generate on the policy itself: needs no engine and no sync; for machines without vLLM."""
 
     def __init__(self, run: Run):
-        self.lm, self.run = run.bare.lm, run
+        self.lm, self.run, head = run.bare.lm, run, run.bare.lm.get_output_embeddings()
+
+        @torch.autocast(run.accelerator.device.type, enabled=False)  # logits in fp32, as the trainer's
+        def forward(hidden: Tensor) -> Tensor:
+            return torch.nn.functional.linear(hidden.float(), head.weight.float())
+
+        head.forward = forward
 
     @torch.no_grad()
     def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
