@@ -54,11 +54,15 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
     def publish() -> None:
         if run.rank == 0:
             (partial / "trainer" / "state.json").write_text(json.dumps(state))
-            shutil.rmtree(folder, ignore_errors=True)
+            # renamed before it is deleted: a checkpoint that is half deleted must not look whole
+            replaced = [folder.rename(folder.with_name(folder.name + ".old.partial"))] if folder.exists() else []
             partial.rename(folder)
-            for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
-                if old.name != f"checkpoint-{best}":  # renamed first: a checkpoint that is half deleted must not look whole
-                    shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
+            whole = [p for p in checkpoints(folder.parent) if not p.name.endswith("-unfinished")][-run.cfg.keep_checkpoints:]
+            for old in checkpoints(folder.parent):
+                if old not in whole and old not in (folder, folder.with_name(f"checkpoint-{best}")):
+                    replaced.append(old.rename(old.with_name(old.name + ".partial")))
+            for old in replaced:
+                shutil.rmtree(old)
 
     for action in (prepare, write_files, write_state, publish):
         error = ""

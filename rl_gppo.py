@@ -41,6 +41,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -458,8 +459,10 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
         futures[mine[i]] = pool.submit(dict(
             data_source=sample.prompt.data_source, response=run.tokenizer.decode(body),
             ground_truth=sample.prompt.ground_truth, prompt_tail=sample.prompt.text[-64:]))
-    run.stop_if_asked()
     generated = time.perf_counter()
+    while not signals and wait(futures.values(), 1).not_done:
+        pass
+    run.stop_if_asked()  # a signal to all processes has killed the reward workers too: what they owe is no reward
     for where, sample in samples.items():
         sample.reward = futures[where].result()
     run.reward_s += time.perf_counter() - generated
@@ -592,15 +595,16 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
     metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
+    progress = {} if progress is None else progress
+    budget = progress.setdefault("token_budget", cfg.token_budget)  # which may change when a run is resumed, but not here
     minibatches = []  # (this rank's micro-batches, tokens and tokens of correct responses on all ranks)
     for part in split_minibatches(samples, cfg, step):
-        plan = plan_microbatches([len(s.prompt.ids) + len(s.response) for s in part], run.world, cfg.token_budget, packed)
+        plan = plan_microbatches([len(s.prompt.ids) + len(s.response) for s in part], run.world, budget, packed)
         batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in plan[run.rank]]
         minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
-    progress = {} if progress is None else progress
-    if not progress:
+    if "done" not in progress:
         # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
         # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
         run.policy.eval()
@@ -765,12 +769,13 @@ def start(cfg: Config) -> tuple:
     engine = make_engine(path, run)
     state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "silent": 0}, None
     if checkpoint:
-        state, unfinished = load_checkpoint(checkpoint, run)
+        loaded, unfinished = load_checkpoint(checkpoint, run)
+        state |= loaded
         engine.sync(run.bare)
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:
-        write_config(raw, state["step"], bool(checkpoint))
+        write_config(raw, state, bool(checkpoint))
         print(f"{cfg.loss} on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(prompts)} "
               f"prompts of at most {cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} "
               f"rank(s), {accelerator.mixed_precision.replace('no', 'fp32')}, rollout by {type(engine).__name__}, step "
@@ -805,6 +810,7 @@ def train(cfg: Config) -> None:
                 begun = time.perf_counter()
                 if unfinished:  # a signal came during the updates of this step
                     samples, cursor, times, progress = unfinished
+                    samples = [Sample(**{**s, "prompt": Prompt(**s["prompt"])}) for s in samples]
                 else:
                     samples, cursor = rollout(engine, prompts, state["cursor"], step + 1, pool, run)
                     times, progress = {"rollout_s": time.perf_counter() - begun - run.reward_s, "reward_s": run.reward_s}, {}
@@ -829,10 +835,13 @@ def train(cfg: Config) -> None:
                     die(f"step {step + 1}: no group gave a gradient for {state['silent']} steps (all right or all wrong): other "
                         "problems, more responses_per_prompt or a longer max_response_tokens are needed", code=1)
     except Stop:
-        step = state["step"]
+        step, folder = state["step"], out / f"checkpoint-{state['step']}"
+        if unfinished:  # the samples as plain data: this module is called __main__ now and perhaps otherwise when they are read
+            plain = [{**vars(s), "prompt": vars(s.prompt)} for s in samples]
+            folder, unfinished = out / f"{folder.name}-unfinished", (plain, *unfinished[1:])
         if unfinished or step > saved:
-            save_checkpoint(out / f"checkpoint-{step}", state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
-        return stopped(step, "step", out)
+            save_checkpoint(folder, state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
+        return stopped(step, "step", cfg)
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)

@@ -90,10 +90,11 @@ def catch_signals() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: its launcher may be killed without a word to us
 
 
-def stopped(step: int, unit: str, out: Path) -> None:
+def stopped(step: int, unit: str, cfg) -> None:
+    start = cfg.resume if cfg.resume not in ("auto", "never") else "the beginning"
     if rank() == 0:
-        tqdm.write(f"{signals[0] if signals else 'a signal'}: stopped after {unit} {step}; the same command goes on from "
-                   f"{out}/checkpoint-{step}")
+        print(f"{signals[0] if signals else 'a signal'}: stopped after {unit} {step}; the same command goes on from "
+              f"{(checkpoints(Path(cfg.output_dir)) or [start])[-1]}", flush=True)
 
 
 def frame(train: Callable[[Any], None], cfg) -> None:
@@ -224,9 +225,10 @@ def append_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted((p for p in found if (p / "trainer" / "state.json").exists()), key=lambda p: int(p.name.split("-")[1]))
+    """Complete checkpoints, oldest first; checkpoint-N-unfinished holds a part of the updates of step N + 1."""
+    found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+(-unfinished)?", p.name)]
+    return sorted((p for p in found if (p / "trainer" / "state.json").exists()),
+                  key=lambda p: (int(p.name.split("-")[1]), p.name))
 
 
 def open_output(cfg, may_change: set[str]) -> Path | None:
@@ -264,13 +266,14 @@ def open_output(cfg, may_change: set[str]) -> Path | None:
     return Path(cfg.resume)
 
 
-def write_config(cfg, step: int, resumed: bool) -> None:
+def write_config(cfg, state: dict, resumed: bool) -> None:
     """config.yaml, and the logs without what came after the checkpoint: those lines are made again."""
     out = Path(cfg.output_dir)
     (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
     (out / "config.yaml.partial").replace(out / "config.yaml")
     for name in ("metrics.jsonl", "eval.jsonl", "samples.jsonl"):
-        rows = [row for row in read_jsonl(out / name) if row["step"] <= step] if resumed else []
+        last = state.get("evaluated", state["step"]) if name == "eval.jsonl" else state["step"]
+        rows = [row for row in read_jsonl(out / name) if row["step"] <= last] if resumed else []
         (out / f"{name}.partial").write_text("")
         append_jsonl(out / f"{name}.partial", rows)
         (out / f"{name}.partial").replace(out / name) if rows or (out / name).exists() else (out / f"{name}.partial").unlink()

@@ -381,7 +381,7 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     run = Run(cfg, accelerator, policy, optimizer, tokenizer, *end_of_turn(lm.generation_config, tokenizer))
     state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
     if first:
-        write_config(cfg, state["step"], bool(checkpoint))
+        write_config(cfg, state, bool(checkpoint))
         print(f"SFT on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(train)} examples, "
               f"{train.meta['learnt_tokens']:,} of {train.meta['tokens']:,} tokens to learn, {run.world} rank(s)", flush=True)
     accelerator.init_trackers("klear-reasoner-sft", asdict(cfg))
@@ -426,7 +426,7 @@ def train(cfg: Config) -> None:
     except Stop:
         if state["step"] > saved:
             save_checkpoint(out / f"checkpoint-{state['step']}", state, run)
-        return stopped(state["step"], "update", out)
+        return stopped(state["step"], "update", cfg)
     finally:
         bar.close()
     save_final(out, run)
