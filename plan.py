@@ -1,4 +1,5 @@
-"""Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config alone; no weights are loaded.
+"""Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config alone; no weights are
+loaded.
 
     python plan.py --config recipes/klear_math_8b.yaml --gpus 8
     python plan.py --config recipes/klear_math_8b.yaml --gpus 1 --gpu_gb 141 --model Qwen/Qwen3-4B
@@ -44,9 +45,9 @@ def model_shapes(name: str):
 
 
 def plan(cfg: Config) -> str:
-    """What a run needs per GPU, in bytes. P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D width,
-    I MLP width, V vocabulary, h = heads times head dim, k = KV heads times head dim, S = max_prompt + max_response tokens,
-    B = max(token_budget, S).
+    """What a run needs per GPU, in bytes. P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D
+    width, I MLP width, V vocabulary, h = heads times head dim, k = KV heads times head dim, S = max_prompt +
+    max_response tokens, B = max(token_budget, S).
       weights, gradients, Adam   4P/N, 4P/N, 8P/N
       gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
       activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
@@ -83,14 +84,16 @@ def plan(cfg: Config) -> str:
             ("update", update, "gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
             ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
         total = sum(size for _, size in rows)
-        fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; at least one response of full length
+        fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; one response of full length at least
+        verdict = "fits" if fits else f"DOES NOT FIT; mend: more GPUs, {advice}"
         lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
-                  f"  {'together':<36}{total / 1e9:8.2f}  {'fits' if fits else 'DOES NOT FIT; mend: more GPUs, ' + advice}"]
+                  f"  {'together':<36}{total / 1e9:8.2f}  {verdict}"]
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
     flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
-    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} responses of full length at once on each engine",
+    minutes = flops / n / 989e12 / 0.4 / 60
+    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each engine",
               f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
-              f"  {flops:.2e} FLOPs, {flops / n / 989e12 / 0.4 / 60:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
+              f"  {flops:.2e} FLOPs, {minutes:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
     return "\n".join(lines)
 
 

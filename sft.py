@@ -1,20 +1,20 @@
 """Supervised fine-tuning on long chains of thought, the first stage of Klear-Reasoner (arXiv 2508.07629, §3).
 
-    accelerate launch sft.py                                                       # toy traces, tiny model, CPU, a minute
+    accelerate launch sft.py                                      # toy traces, tiny model, CPU, a minute
     accelerate launch --config_file recipes/fsdp2_8gpu.yaml sft.py --config recipes/klear_sft_8b.yaml
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 sft.py # two CPU ranks over gloo
 
-The loss is the negative log-likelihood of the assistant's tokens (Eq. 8), a mean over all of them in the global batch: over
-ranks and micro-batches alike, so that it does not depend on how the batch is cut. Examples of an update are packed end to
-end into rows of at most token_budget tokens; attention does not cross examples (position_ids restart, and transformers
-builds a varlen call for flash attention or a block-diagonal mask from that).
+The loss is the negative log-likelihood of the assistant's tokens (Eq. 8), a mean over all of them in the global batch:
+over ranks and micro-batches alike, so that it does not depend on how the batch is cut. Examples of an update are packed
+end to end into rows of at most token_budget tokens; attention does not cross examples (position_ids restart, and
+transformers builds a varlen call for flash attention or a block-diagonal mask from that).
 
-Rows: {"messages": [...]}, {"prompt", "response"}, or GSM8K's {"question", "answer"}, whose solution is put between think
-tags and whose last line "#### 42" becomes \\boxed{42} (`gsm8k_think: false` leaves it as it is). Which tokens are the
-assistant's: see `render`. Rows are tokenized once, by rank 0, into files that all ranks map into memory.
+Rows: {"messages": [...]}, {"prompt", "response"}, or GSM8K's {"question", "answer"}, whose solution is put between
+think tags and whose last line "#### 42" becomes \\boxed{42} (`gsm8k_think: false` leaves it as it is). Which tokens are
+the assistant's: see `render`. Rows are tokenized once, by rank 0, into files that all ranks map into memory.
 
-Differs from the paper: it gives the batch in tokens only; here an update is `global_batch` examples. Examples longer than
-max_tokens or the model's context are left out and counted, not cut: a cut trace teaches a model not to end.
+Differs from the paper: it gives the batch in tokens only; here an update is `global_batch` examples. Examples longer
+than max_tokens or the model's context are left out and counted, not cut: a cut trace teaches a model not to end.
 """
 
 import functools
@@ -36,17 +36,15 @@ from typing import Literal
 import jinja2
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
 import toy
-from checkpoints import load_checkpoint, save_checkpoint, save_final
-from policy import Policy, end_of_turn, finish_generation_config, lay_out, load_policy, load_tokenizer, plan_microbatches
+from policy import finish_generation_config, lay_out, load_policy, load_tokenizer, plan_microbatches
+from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import messages_of, read_rows
-from runs import (Amount, Count, Names, NonNegative, Run, Share, Stop, append_jsonl, catch_signals, check_room, die, draw_curves,
-                  frame, make_accelerator, one_line, open_output, rank, read_config,
-                  stopped, wait_for, write_config)
+from runs import (Amount, Count, Names, NonNegative, Share, Stop, append_jsonl, catch_signals, die, draw_curves, frame,
+                  one_line, open_output, rank, read_config, stopped, wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -59,7 +57,6 @@ class Config:
     output_dir: str = "runs/sft"  # config.yaml, metrics.jsonl, eval.jsonl, curves.png, checkpoint-N/, final/
     max_tokens: Count = 32768  # longer examples are left out, and counted
     gsm8k_think: bool = True  # {"question", "answer"} rows: solution between think tags, "#### 42" as \boxed{42}
-    token_cache: str = ""  # folder of the tokenized rows, shared by all ranks; "" = tokens/ beside output_dir
     # optimiser
     epochs: Count = 4
     global_batch: Count = 64  # examples of one optimizer update, over all ranks
@@ -85,7 +82,7 @@ class Config:
 
 
 MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "rank_timeout_s", "resume", "log_with", "output_dir",
-              "token_cache", "token_budget"}  # when a run is resumed
+              "token_budget"}  # when a run is resumed
 MOST_USED = ("model train_file eval_file output_dir max_tokens packing token_budget epochs global_batch lr min_lr "
              "gradient_checkpointing")
 PANELS = [("loss (nats a token)", {"loss": "training", "eval/loss": "evaluation"}), ("learning rate", {"lr": "lr"}),
@@ -94,9 +91,7 @@ PANELS = [("loss (nats a token)", {"loss": "training", "eval/loss": "evaluation"
 
 def parse(argv: list[str]) -> Config:
     cfg = read_config(Config, argv, MOST_USED)
-    if cfg.min_lr > cfg.lr:
-        die(f"min_lr {cfg.min_lr} must lie between 0 and lr {cfg.lr}")
-    return cfg
+    return cfg if cfg.min_lr <= cfg.lr else die(f"min_lr {cfg.min_lr} must lie between 0 and lr {cfg.lr}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -112,23 +107,23 @@ def to_messages(row: dict, gsm8k_think: bool = True) -> list[dict]:
     if isinstance(row.get("question"), str) and isinstance(row.get("answer"), str) and len(messages) == 1:
         response = row["answer"]
         if gsm8k_think and "####" in response:
-            solution, _, answer = re.sub(r"<<.*?>>", "", response).rpartition("####")  # without GSM8K's calculator marks
+            solution, _, answer = re.sub(r"<<.*?>>", "", response).rpartition("####")  # without its calculator marks
             response = f"<think>\n{solution.strip()}\n</think>\n\n\\boxed{{{answer.strip()}}}"
         messages = [*messages, {"role": "assistant", "content": response}]
     roles = [message["role"] for message in messages]
     if "assistant" not in roles[1:] or roles[0] == "assistant":
         raise ValueError("messages must hold an assistant's, and not begin with it; expected "
-                         '{"messages"}, {"prompt", "response" or "completion"}, {"conversations"} or {"question", "answer"}')
+                         '{"messages"}, {"prompt", "response"}, {"conversations"} or {"question", "answer"}')
     return messages
 
 
 def render(messages: list[dict], tokenizer) -> list[tuple[str, list[tuple[int, int]]]]:
     """A conversation as texts with the spans [start, end) that the assistant writes, its end-of-turn token included.
 
-    An assistant turn is what the chat template adds to `conversation so far + generation prompt`, so a model is trained on
-    exactly what it is asked at inference. Usually that is one text. A turn that the template rewrites once the conversation
-    goes on (Qwen3 drops earlier thinking) is a text of its own, in the form it had when it was written. A template that drops
-    the thinking of the turn itself (DeepSeek-R1) is bypassed for it: generation prompt + response + end token."""
+    An assistant turn is what the chat template adds to `conversation so far + generation prompt`, so a model is trained
+    on exactly what it is asked at inference. Usually that is one text. A turn that the template rewrites once the
+    conversation goes on (Qwen3 drops earlier thinking) is a text of its own, in the form it had when it was written. A
+    template that drops the turn's own thinking (DeepSeek-R1) is bypassed: generation prompt + response + end token."""
     eos = tokenizer.eos_token or ""
     if not tokenizer.chat_template:
         text, spans = "", []
@@ -153,7 +148,7 @@ def render(messages: list[dict], tokenizer) -> list[tuple[str, list[tuple[int, i
         ended = not bare(content) or not bare(added).endswith(bare(content))  # else the template writes no end of turn
         if whole.startswith(after) and (ended or i + 1 == len(messages)):
             whole = whole if ended else whole + eos
-            spans.append((len(before), len(after.rstrip()) if ended else len(whole)))  # what follows the end token is not written
+            spans.append((len(before), len(after.rstrip()) if ended else len(whole)))  # nothing after the end token
         else:
             after = after.rstrip() + eos * (not ended)
             own.append((after, [(len(before), len(after))]))
@@ -161,13 +156,11 @@ def render(messages: list[dict], tokenizer) -> list[tuple[str, list[tuple[int, i
 
 
 def encode(texts: list[tuple[str, list[tuple[int, int]]]], tokenizer) -> list[Example]:
-    """Tokenizes rendered texts. A token is learnt if it ends inside a span: the ends are right whatever a tokenizer does to the
-    offsets of white space, and a token that straddles the end of the prompt is the assistant's."""
-    examples: list[Example] = []
-    if not texts:
-        return examples
-    encoded = tokenizer([text for text, _ in texts], add_special_tokens=False, return_offsets_mapping=True)
-    for ids, offsets, (_, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], texts):
+    """Tokenizes rendered texts. A token is learnt if it ends inside a span: the ends are right whatever a tokenizer
+    does to the offsets of white space, and a token that straddles the end of the prompt is the assistant's."""
+    examples, text = [], [text for text, _ in texts]
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) if text else {}
+    for ids, offsets, (_, spans) in zip(encoded.get("input_ids", []), encoded.get("offset_mapping", []), texts):
         ends, target = np.array([end for _, end in offsets]), np.zeros(len(ids), bool)
         for start, end in spans:
             target |= (start < ends) & (ends <= end)
@@ -176,7 +169,7 @@ def encode(texts: list[tuple[str, list[tuple[int, int]]]], tokenizer) -> list[Ex
 
 
 def encode_row(row: dict, tokenizer, gsm8k_think: bool = True) -> list[Example | tuple]:
-    """A row as examples (templates with {% generation %} mark the assistant's tokens themselves) or as texts for `encode`."""
+    """A row as examples (a template with {% generation %} marks the assistant's tokens) or as texts for `encode`."""
     messages = to_messages(row, gsm8k_think)
     if tokenizer.chat_template and re.search(r"\{%-?\s*generation\b", str(tokenizer.chat_template)):
         out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
@@ -185,7 +178,7 @@ def encode_row(row: dict, tokenizer, gsm8k_think: bool = True) -> list[Example |
 
 
 class Examples:
-    """Tokenized rows, mapped from a folder that `tokenize` wrote: 1.5M long traces do not fit into every rank's memory."""
+    """Tokenized rows, mapped from a folder that `tokenize` wrote: 1.5M long traces do not fit into a rank's memory."""
 
     def __init__(self, folder: Path):
         self.meta = json.loads((folder / "meta.json").read_text())
@@ -201,14 +194,15 @@ class Examples:
         return Example(self.ids[part], self.target[part])
 
 
-def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: Path) -> None:
+def tokenize(spec: str, knob: str, tokenizer, limit: int, cfg: Config, folder: Path) -> None:
     """Writes all rows of `spec` to `folder`: ids.bin, target.bin, ends.bin, meta.json; complete or not there at all."""
     partial = folder.with_name(folder.name + ".partial")
     kept, dropped, learnt, end_ids, position = 0, [], 0, set(), 0
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with ExitStack() as stack:
-        ids, target, ends = (stack.enter_context((partial / f"{part}.bin").open("wb")) for part in ("ids", "target", "ends"))
+        open_bin = lambda name: stack.enter_context((partial / f"{name}.bin").open("wb"))
+        ids, target, ends = open_bin("ids"), open_bin("target"), open_bin("ends")
 
         def write(items: list[tuple[str, Example | tuple]]) -> None:
             nonlocal kept, learnt, position
@@ -228,7 +222,8 @@ def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: P
                     ends.write(np.int64(position).tobytes())
 
         block = []
-        for where, row in tqdm(read_rows(spec, name, toy_rows=lambda kind: toy.sft_rows(kind, 4096, cfg.seed)), f"{name}: tokenizing", unit=" rows", delay=1, leave=False):
+        rows = read_rows(spec, knob, toy_rows=lambda kind: toy.sft_rows(kind, 4096, cfg.seed))
+        for where, row in tqdm(rows, f"{knob}: tokenizing", unit=" rows", delay=1, leave=False):
             try:
                 if isinstance(row, ValueError):
                     raise row
@@ -238,14 +233,12 @@ def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: P
             if len(block) >= 1000:  # a fast tokenizer works on a block with all cores
                 write(block)
                 block = []
-        if block:
-            write(block)
-    if not kept:
-        why = f" within {limit} tokens, max_tokens or the model's context ({dropped[0]})" if dropped else ""
-        die(f"{name}: {spec} has no row{why}")
+        write(block)
     if dropped:
-        print(f"{name}: {len(dropped)} of {len(dropped) + kept} examples left out, longer than {limit} tokens, max_tokens or the "
-              f"model's context (first: {dropped[0]})")
+        told = f"{knob}: {len(dropped)} of {len(dropped) + kept} examples exceed {limit} tokens (first: {dropped[0]})"
+        if len(dropped) > kept / 9:
+            die(f"{told}, more than a tenth; give more max_tokens (at most the model's context), or filter the rows")
+        print(f"{told} and were left out")
     meta = {"source": spec, "examples": kept, "tokens": position, "learnt_tokens": learnt, "left_out": len(dropped),
             "end_ids": sorted(end_ids & set(tokenizer.all_special_ids))}
     (partial / "meta.json").write_text(json.dumps(meta))
@@ -253,35 +246,35 @@ def tokenize(spec: str, name: str, tokenizer, limit: int, cfg: Config, folder: P
     partial.rename(folder)
 
 
-def load_examples(spec: str, name: str, tokenizer, limit: int, cfg: Config) -> Examples:
-    """The tokenized rows of `spec`. Rank 0 makes the files unless they are there, under a name that changes with the data, the
-    tokenizer and this code; the others wait for them, however long that takes, before any process group could time out."""
+def load_examples(spec: str, knob: str, tokenizer, limit: int, cfg: Config) -> Examples:
+    """The tokenized rows of `spec`. Rank 0 makes the files unless they are there, under a name that changes with data,
+    tokenizer and this code; the others wait for them, before any process group could time out."""
     files = [Path(source.strip()) for source in spec.split(",")]
-    key = [spec, [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()], limit, cfg.gsm8k_think,
-           cfg.seed if "toy:" in spec else 0, tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template),
-           [inspect.getsource(part) for part in (messages_of, to_messages, render, encode, encode_row, toy)]]
+    code = [inspect.getsource(part) for part in (messages_of, to_messages, render, encode, encode_row, toy)]
+    key = [spec, [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()], limit, cfg.seed,
+           cfg.gsm8k_think, tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), code]
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
-    folder = Path(cfg.token_cache or Path(cfg.output_dir).parent / "tokens") / digest
+    folder = Path(cfg.output_dir).parent / "tokens" / digest
     if rank() == 0 and not folder.exists():
         try:
-            tokenize(spec, name, tokenizer, limit, cfg, folder)
+            tokenize(spec, knob, tokenizer, limit, cfg, folder)
         except OSError as error:
-            die(f"token_cache {folder.parent}: {error.strerror}; give another --token_cache or make room")
+            die(f"output_dir: {folder.parent} (tokenized rows): {error.strerror}; make room or give another output_dir")
     wait_for(folder)
     return Examples(folder)
 
 
 def collate(examples: list[Example], packed: bool, device, pad_id: int) -> dict[str, Tensor]:
-    """A micro-batch: input_ids and position_ids (rows, length), and for the N learnt tokens `index`, the flat position that
-    predicts each, and `targets`. An empty micro-batch gets one token, whose loss counts nothing."""
-    loss_mask = float(bool(examples))
+    """A micro-batch: input_ids and position_ids (rows, length), and for the N learnt tokens `index`, the flat position
+    that predicts each, and `targets`. An empty micro-batch gets one token, whose loss counts nothing."""
+    real = float(bool(examples))
     examples = examples or [Example(np.array([pad_id, pad_id]), np.array([False, True]))]
     rows = [torch.from_numpy(e.ids.astype(np.int64)) for e in examples]
     input_ids, position_ids, starts = lay_out(rows, packed, pad_id)
     learnt = [torch.from_numpy(np.flatnonzero(e.target)) for e in examples]  # never 0: a first token has no predecessor
     batch = {"input_ids": input_ids, "position_ids": position_ids,
              "index": torch.cat([at + int(start) - 1 for at, start in zip(learnt, starts)]),
-             "targets": torch.cat([row[at] for row, at in zip(rows, learnt)]), "loss_mask": torch.tensor(loss_mask)}
+             "targets": torch.cat([row[at] for row, at in zip(rows, learnt)]), "loss_mask": torch.tensor(real)}
     return {key: value.to(device) for key, value in batch.items()}
 
 
@@ -291,10 +284,6 @@ def microbatches(examples: list[Example] | Examples, run: Run) -> Iterator[tuple
     plan = plan_microbatches([len(e.ids) for e in examples], run.world, cfg.token_budget, cfg.packing)[run.rank]
     for k, micro in enumerate(plan, 1):
         yield collate([examples[i] for i in micro], cfg.packing, run.accelerator.device, run.pad_id), k == len(plan)
-
-
-def learnt_tokens(examples: list[Example]) -> int:
-    return sum(int(e.target.sum()) for e in examples)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -316,7 +305,7 @@ def learning_rate(update: int, updates: int, cfg: Config) -> float:
 def update_on(examples: list[Example], lr: float, run: Run) -> dict[str, float]:
     """One optimizer update: the token mean over the whole global batch, whatever its cut over ranks and micro-batches.
     Raises Stop between micro-batches, with the weights as they were."""
-    tokens, nll = learnt_tokens(examples), 0.0
+    tokens, nll = sum(int(e.target.sum()) for e in examples), 0.0
     run.policy.train()
     for group in run.optimizer.param_groups:
         group["lr"] = lr
@@ -331,31 +320,32 @@ def update_on(examples: list[Example], lr: float, run: Run) -> dict[str, float]:
     if math.isfinite(norm):
         run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return {"loss": run.total({"loss": nll})["loss"], "grad_norm": norm, "lr": lr, "skipped": int(not math.isfinite(norm)),
-            "tokens": sum(len(e.ids) for e in examples), "learnt_tokens": tokens}
+    return {"loss": run.total({"loss": nll})["loss"], "grad_norm": norm, "lr": lr,
+            "skipped": int(not math.isfinite(norm)), "tokens": sum(len(e.ids) for e in examples),
+            "learnt_tokens": tokens}
 
 
 @torch.no_grad()
 def evaluation_loss(examples: Examples, run: Run) -> float:
     """Mean negative log-likelihood of the assistant's tokens, in nats."""
     run.policy.eval()
-    nll = 0.0
+    nll, tokens = 0.0, sum(int(e.target.sum()) for e in examples)
     for batch, _ in microbatches(examples, run):
         nll += negative_log_likelihood(batch, run).item()
         run.stop_if_asked()
-    return run.total({"loss": nll})["loss"] / learnt_tokens(examples)
+    return run.total({"loss": nll})["loss"] / tokens
 
 
 @functools.lru_cache(maxsize=1)
 def epoch_order(total: int, epoch: int, seed: int) -> list[int]:
-    """The order of the examples in an epoch: a function of the seed alone, so the number of updates is the data cursor."""
+    """The order of the examples in an epoch, from the seed alone: the number of the update is the data cursor."""
     digest = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest()
     return random.Random(int.from_bytes(digest, "big")).sample(range(total), total)
 
 
 def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
-    """Everything before the first update: (run, training examples, evaluation examples, state), resumed where it was left.
-    What a user can get wrong comes before the ranks meet, so a mistake is one line and no rank waits for another."""
+    """Everything before the first update: (run, training examples, evaluation examples, state), resumed where it was
+    left. A user's mistake shows before the ranks meet: one line, and no rank waits for another."""
     out, path, first = Path(cfg.output_dir), cfg.model, rank() == 0
     checkpoint = open_output(cfg, MAY_CHANGE) if first else None
     torch.manual_seed(cfg.seed)
@@ -372,19 +362,14 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, limit, cfg) if cfg.eval_file else None
     finish_generation_config(lm, train.meta["end_ids"])
 
-    accelerator = make_accelerator(cfg)
-    if first:
-        check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
-    checkpoint = broadcast_object_list([checkpoint])[0]
-    optimizer = torch.optim.AdamW((policy := Policy(lm)).parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-    policy, optimizer = accelerator.prepare(policy, optimizer)
-    run = Run(cfg, accelerator, policy, optimizer, tokenizer, *end_of_turn(lm.generation_config, tokenizer))
+    run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
     state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
     if first:
         write_config(cfg, state, bool(checkpoint))
-        print(f"SFT on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(train)} examples, "
-              f"{train.meta['learnt_tokens']:,} of {train.meta['tokens']:,} tokens to learn, {run.world} rank(s)", flush=True)
-    accelerator.init_trackers("klear-reasoner-sft", asdict(cfg))
+        size, learnt, tokens = lm.num_parameters() / 1e6, train.meta["learnt_tokens"], train.meta["tokens"]
+        print(f"SFT on {cfg.train_file}: {size:.1f}M parameters, {len(train)} examples, {learnt:,} of {tokens:,} "
+              f"tokens to learn, {run.world} rank(s)", flush=True)
+    run.accelerator.init_trackers("klear-reasoner-sft", asdict(cfg))
     return run, train, held_out, state
 
 
@@ -413,8 +398,8 @@ def train(cfg: Config) -> None:
                     draw_curves(out, PANELS)
             if last:
                 break
-            begun, order = time.perf_counter(), epoch_order(len(examples), step // per_epoch, cfg.seed)
-            chosen = order[step % per_epoch * cfg.global_batch:(step % per_epoch + 1) * cfg.global_batch]
+            begun, at = time.perf_counter(), step % per_epoch * cfg.global_batch
+            chosen = epoch_order(len(examples), step // per_epoch, cfg.seed)[at:at + cfg.global_batch]
             metrics = update_on([examples[i] for i in chosen], learning_rate(step + 1, updates, cfg), run)
             step = state["step"] = step + 1
             metrics = {"step": step, "epoch": step / per_epoch, **metrics, "step_s": time.perf_counter() - begun}

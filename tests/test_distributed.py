@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import checkpoints
+import ranks
 import rl_gppo
 import toy
 from policy import Policy, load_policy, save_pretrained
@@ -129,11 +129,11 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
     for step in (1, 2):
         metrics = rl_gppo.update_policy(make_samples(4, 2), step, run)
         if step == 1:
-            checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
+            ranks.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
             saved = whole(run)
     expected = whole(run)
     run = make_run(cfg, make, wrap, True)
-    state, extra = checkpoints.load_checkpoint(out / "checkpoint-1", run)
+    state, extra = ranks.load_checkpoint(out / "checkpoint-1", run)
     loaded = whole(run)
     again = rl_gppo.update_policy(make_samples(4, 2), 2, run)
     save_pretrained(out / "final", run)
@@ -236,7 +236,7 @@ def same_run(two: Path, one: Path, model: str, expected: list[dict]) -> None:
         assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
 
 
-@pytest.mark.parametrize("engine", ["vllm", "hf"])
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
 def test_run_of_two_ranks(tmp_path, model, engine):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
     flags = ["--model", model, "--rollout", engine, *SMALL, *SPREAD]
@@ -289,6 +289,7 @@ def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list
         torch.save({"logprobs": logprobs.detach(), "metrics": metrics, "dtypes": seen}, f"{folder}/bf16_{rank}.pt")
 
 
+@pytest.mark.needs("vllm")
 def test_sharded_run_is_the_run_of_one_rank(tmp_path, model):
     """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
     flags = ["--model", model, "--rollout", "vllm", *SMALL, *SPREAD]

@@ -3,7 +3,6 @@ They share the file system, as the machines of a cluster do."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import toy
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
+pytestmark = pytest.mark.needs("root", "ip", "namespaces")
 TIMES = {"rollout_s", "reward_s", "train_s", "sync_s", "step_s"}
 FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--max_response_tokens", 48,
          "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 1,
@@ -32,8 +32,6 @@ def ip(*args) -> str:
 @pytest.fixture
 def machines():
     """Names of two network namespaces, 10.77.0.1 and 10.77.0.2; whatever runs in them ends with the test."""
-    assert os.getuid() == 0, "network namespaces need root: run this test as root"
-    assert shutil.which("ip"), "no ip command: apt-get install iproute2"
     names = [f"rl{os.getpid()}{letter}" for letter in "ab"]
     try:
         for name in names:

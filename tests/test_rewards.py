@@ -353,6 +353,7 @@ def test_code_formats_and_scores(shape, no_zygote_left):
     assert score("coder1", block("def double(n): 1 / 0"), gold, code_reward="signed_pass_rate") == (-1.0, False, "wrong")
 
 
+@pytest.mark.needs("namespaces")
 def test_code_single_test_formats(no_zygote_left):
     tests = "def test_a():\n    assert double(3) == 6\n\ndef test_b():\n    assert double(0) == 0"
     for truth in ({"functional": "assert double(3) == 6\nassert double(0) == 0"}, {"pytest": f"from solution import *\n\n{tests}"}):
