@@ -470,8 +470,8 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
         futures[mine[i]] = pool.submit(dict(
             data_source=sample.prompt.data_source, response=run.tokenizer.decode(body),
             ground_truth=sample.prompt.ground_truth, prompt_tail=sample.prompt.text[-64:]))
-    run.stop_if_asked()
     generated = time.perf_counter()
+    run.wait(futures.values())
     for where, sample in samples.items():
         sample.reward = futures[where].result()
     run.reward_s += time.perf_counter() - generated
@@ -608,17 +608,18 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
     metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
+    progress = {} if progress is None else progress
+    budget = progress.setdefault("token_budget", cfg.token_budget)  # a resumed run may have another, this step may not
     minibatches = []  # (this rank's micro-batches, tokens and tokens of correct responses on all ranks)
     for part in split_minibatches(samples, cfg, step):
         lengths = [len(s.prompt.ids) + len(s.response) for s in part]
-        micros = plan_microbatches(lengths, run.world, cfg.token_budget, packed)[run.rank]
+        micros = plan_microbatches(lengths, run.world, budget, packed)[run.rank]
         batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in micros]
         tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
         minibatches.append((batches, tokens, sum(len(s.response) for s in right)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
-    progress = {} if progress is None else progress
-    if not progress:
+    if "done" not in progress:
         # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
         # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
         run.policy.eval()
@@ -657,8 +658,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
             progress.update(done=progress["done"] + 1, sums=dict(sums))
     except Stop:
         run.optimizer.zero_grad(set_to_none=True)
-        keep = ("old_logprobs", "old_entropy")
-        progress["old"] = [{key: batch[key].cpu() for key in keep if key in batch} for batch in every]
+        progress["old"] = [{k: v.cpu() for k, v in batch.items() if k.startswith("old_")} for batch in every]
         raise
     sums, updates, tokens = run.total(sums), len(minibatches), sum(len(s.response) for s in samples)
     return {"pg_loss": sums["pg_loss"] / updates, "sft_loss": sums["sft_loss"] / updates,
@@ -778,7 +778,7 @@ def start(cfg: Config) -> tuple:
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:
-        write_config(raw, state["step"], bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
+        write_config(raw, state, bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
         size = sum(p.numel() for p in lm.parameters()) / 1e6
         precision = run.accelerator.mixed_precision.replace("no", "fp32")
         print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(prompts)} prompts of at most "
@@ -805,7 +805,7 @@ def evaluate_and_save(engine, held_out: list[Prompt], state: dict, pool, run: Ru
 
 def save(state: dict, run: Run, unfinished=None) -> None:
     state["saved"] = state["step"]
-    folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}"
+    folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}{'-unfinished' if unfinished else ''}"
     save_checkpoint(folder, state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
 
 
@@ -827,6 +827,7 @@ def train(cfg: Config) -> None:
                 step, clock = state["step"] + 1, [time.perf_counter()]
                 unfinished = unfinished or (*rollout(engine, prompts, state["cursor"], step, pool, run), {})
                 samples, cursor, progress = unfinished
+                samples = [s if isinstance(s, Sample) else Sample(**s | {"prompt": Prompt(**s["prompt"])}) for s in samples]
                 engine.sleep()
                 clock.append(time.perf_counter())
                 kept, counts = compute_advantages(samples, cfg)
@@ -842,8 +843,9 @@ def train(cfg: Config) -> None:
                          samples, bar, run)
     except Stop:
         if unfinished or state["step"] > state["saved"]:
-            save(state, run, unfinished)
-        return stopped(state["step"], "step", out)
+            plain = unfinished and [vars(s) | {"prompt": vars(s.prompt)} for s in samples]  # whatever __name__ is
+            save(state, run, unfinished and (plain, cursor, progress))
+        return stopped(state["step"], "step", cfg)
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)

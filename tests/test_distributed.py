@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import checkpoints
+import ranks
 import rl_gppo
 import toy
 from policy import Policy, load_policy, save_pretrained
@@ -129,11 +129,11 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
     for step in (1, 2):
         metrics = rl_gppo.update_policy(make_samples(4, 2), step, run)
         if step == 1:
-            checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
+            ranks.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
             saved = whole(run)
     expected = whole(run)
     run = make_run(cfg, make, wrap, True)
-    state, extra = checkpoints.load_checkpoint(out / "checkpoint-1", run)
+    state, extra = ranks.load_checkpoint(out / "checkpoint-1", run)
     loaded = whole(run)
     again = rl_gppo.update_policy(make_samples(4, 2), 2, run)
     save_pretrained(out / "final", run)

@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import checkpoints
+import ranks
 import rl_gppo
 import runs
 import toy
@@ -225,7 +225,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
                     wrong.append(f"{what}, {count}: {found}")
                 kept = weight.detach().clone()
                 for folder in runs.checkpoints(out):  # the older ones too
-                    if checkpoints.load_checkpoint(folder, run)["step"] != int(folder.name[-1]) or weight[0, 0].item() != allowed[folder.name]:
+                    if ranks.load_checkpoint(folder, run)["step"] != int(folder.name[-1]) or weight[0, 0].item() != allowed[folder.name]:
                         wrong.append(f"{what}, {count}: {folder.name} holds other weights")
                     if {p.name for p in folder.rglob("*")} != {p.name for p in (spare / "checkpoint-1").rglob("*")}:
                         wrong.append(f"{what}, {count}: {folder.name} has lost files")
@@ -242,14 +242,14 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     each("first start", lambda: rl_gppo.start(cfg), None, {None: 0})
     shutil.rmtree(out, ignore_errors=True)
     rl_gppo.start(cfg)
-    checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+    ranks.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
     for name in ("metrics", "samples", "eval"):
         runs.append_jsonl(out / f"{name}.jsonl", [{"step": 1}, {"step": 2}])
     shutil.copytree(out, spare)
     each("second start", lambda: rl_gppo.start(cfg), spare, {"checkpoint-1": first})
     add(1.0)
     second = weight[0, 0].item()
-    each("checkpoint", lambda: checkpoints.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
+    each("checkpoint", lambda: ranks.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
          {"checkpoint-1": first, "checkpoint-2": second})
     Path(report).write_text(json.dumps({"counts": counts, "wrong": wrong}))
 
