@@ -146,7 +146,10 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
         torch.save(own | {"extra": extra}, partial / "trainer" / f"rng_{run.rank}.pt")
 
     def write_state() -> None:
+        unused = not run.optimizer.optimizer.state  # torch makes its states by a step without gradients: undo the count
         model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        for state_of_weight in run.optimizer.optimizer.state.values() if unused else ():
+            state_of_weight["step"].zero_()
         dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial / "trainer" / "weights",
                  no_dist=run.world == 1)
         os.sync()  # or a power failure could leave the new name with empty files

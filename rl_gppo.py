@@ -851,7 +851,7 @@ def train(cfg: Config) -> None:
         draw_curves(out, PANELS)
         for row in read_jsonl(out / "eval.jsonl"):
             if row["step"] in (0, cfg.steps):
-                stderr = row["stderr"] or math.nan  # one problem has none
+                stderr = math.nan if row["stderr"] is None else row["stderr"]  # one problem has none
                 print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {stderr:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:

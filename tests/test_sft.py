@@ -24,7 +24,7 @@ import runs
 import sft
 import toy
 from policy import HeadLogprobs, Policy, finish_generation_config, plan_microbatches
-from runs import Run
+from ranks import Run
 
 ROOT = Path(__file__).parent.parent
 ENV = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "OMP_NUM_THREADS": "1"}
