@@ -671,7 +671,8 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
     meta = {
         "title": hostile,
         "settings": [["model", hostile]],
-        "benchmarks": [{"name": hostile, "result": result, "problems": problems}],
+        "table": scores.table({hostile: result}),
+        "benchmarks": [{"name": hostile, "avg": 0.5, "ci95": None, "problems": problems}],
     }
     report.write_html(tmp_path / "r.html", meta, [("0-0", "prompt"), ("0-0-0", hostile)])
     text = (tmp_path / "r.html").read_text()
