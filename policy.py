@@ -1,11 +1,14 @@
 """The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a
 seeded sampler. What a researcher edits stands in the stages."""
 
+import json
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
@@ -13,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each retry; our line tells the end of it
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
@@ -38,6 +42,22 @@ def load_model(path: str, dtype=torch.float32, **options) -> nn.Module:
         missing = sorted(info["missing_keys"])
         die(f"model: {path}: its weights lack {len(missing)} tensors (first: {missing[0]})")
     return lm
+
+
+def check_weights(path: str) -> None:
+    """One line for a folder whose weights are missing or cut off, before an engine starts; the hub checks its own."""
+    folder = Path(path)
+    try:
+        if folder.is_dir():
+            files = list(folder.glob("*.safetensors")) + list(folder.glob("*.bin"))
+            for index in folder.glob("*.index.json"):
+                files += {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+            for file in files or die(f"model: {path}: no weights there (*.safetensors)"):
+                if file.suffix == ".safetensors":
+                    with safe_open(file, "pt"):  # reads the header and compares it with the length of the file
+                        pass
+    except LOAD_ERRORS as error:
+        die(f"model: {path}: {one_line(error)}")
 
 
 def load_policy(cfg, path: str) -> nn.Module:
@@ -169,28 +189,42 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
         rank = load.index(min(load))
         by_rank[rank].append(i)
         load[rank] += lengths[i]
-    plan = []
-    for positions in by_rank:
-        # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its
-        # last micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on
-        # small ones.
-        best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
-        for end in range(1, len(positions) + 1):
-            choices, packed_size = [], 0
-            for begin in range(end - 1, -1, -1):
-                packed_size += lengths[positions[begin]]
-                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
-                if size > token_budget and begin < end - 1:
-                    break
-                choices.append((best[begin][0] + size + token_budget / 32, begin))
-            best.append(min(choices))
-        micros, end = [], len(positions)
-        while end:
-            micros.append(positions[best[end][1]:end])
-            end = best[end][1]
-        plan.append(micros[::-1])
+    plan = [(fill_rows if packed else cut_alike)(positions, lengths, token_budget) for positions in by_rank]
     most = max(map(len, plan))
     return [micros + [[]] * (most - len(micros)) for micros in plan]
+
+
+def fill_rows(positions: list[int], lengths: list[int], token_budget: int) -> list[list[int]]:
+    """Each sample, longest first, into the first row that has room for it."""
+    micros, room = [], []
+    for i in positions:
+        at = next((k for k, left in enumerate(room) if lengths[i] <= left), len(room))
+        if at == len(room):
+            micros.append([])
+            room.append(token_budget)
+        micros[at].append(i)
+        room[at] -= lengths[i]
+    return micros
+
+
+def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> list[list[int]]:
+    """Sorted by length, rows of one micro-batch are alike and little is padding. Of all cuts the cheapest, by dynamic
+    programming over its last micro-batch: tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would
+    starve on small ones."""
+    best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
+    for end in range(1, len(positions) + 1):
+        choices = []
+        for begin in range(end - 1, -1, -1):
+            size = lengths[positions[begin]] * (end - begin)
+            if size > token_budget and begin < end - 1:
+                break
+            choices.append((best[begin][0] + size + token_budget / 32, begin))
+        best.append(min(choices))
+    micros, end = [], len(positions)
+    while end:
+        micros.append(positions[best[end][1]:end])
+        end = best[end][1]
+    return micros[::-1]
 
 
 def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tensor, np.ndarray]:

@@ -148,6 +148,11 @@ def parse(argv: list[str]) -> Config:
         die(f"loss must be one of {', '.join(LOSSES)}; got {cfg.loss!r}")
     if cfg.responses_per_prompt < 2:
         die("responses_per_prompt must be at least 2: an advantage is a difference within a group (Eq. 4)")
+    if cfg.rewards:
+        try:
+            rewards.load(cfg.rewards)
+        except (OSError, ValueError) as error:
+            die(f"rewards: {error}")
     if cfg.model == "toy" and not cfg.train_file.startswith("toy:"):
         die(f"model: toy knows toy problems alone; give --model FOLDER_OR_HUB_NAME for train_file {cfg.train_file}")
     if cfg.train_file.startswith("toy:"):  # toy problems are short
@@ -158,7 +163,7 @@ def parse(argv: list[str]) -> Config:
 # --------------------------------------------------------------------------------------------------------------- losses
 # fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy, batch) -> (loss, clipped), all (B, T).
 # `loss` is per token and not aggregated; `clipped` marks the tokens outside the band on the side where PPO would clip.
-# A function gets those of the keywords that it names; `batch` is what collate() made: lengths, groups, rollout_logprobs.
+# A function gets those keywords that it names; `batch` is what collate() made: lengths, groups, rollout_logprobs...
 # A new loss is one function here and one entry in LOSSES.
 def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(r, one), both (B, T): r = π/π_old with gradient r·∇log π, and one = r/sg(r) with value 1 and gradient ∇log π.
@@ -413,11 +418,7 @@ class HFRollout:
                 end = next((k + 1 for k, token in enumerate(tokens) if token in run.stop_ids), None)
                 yield i, tokens[:end], lp[:end or len(tokens)], end is None
 
-    def sync(self, policy: Policy) -> None:
-        pass
-
-    def sleep(self) -> None:
-        pass
+    sync = sleep = lambda self, *_: None
 
 
 def make_engine(path: str, run: Run):
@@ -665,7 +666,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
 
 METRICS = {  # every number of metrics.jsonl; means are over the step's updates or tokens
     "step": "rollouts done, this one included",
-    "reward_mean": "mean score over all responses whose verifier answered",
+    "reward_mean": "mean score over all responses whose verifier answered; NAME/SOURCE: those of a data_source alone",
     "accuracy": "share of them that is correct",
     "response_tokens_mean": "mean length of a response, its end token included",
     "truncated_frac": "share of responses cut at max_response_tokens",
@@ -706,29 +707,24 @@ def mean(values) -> float:
 
 def rollout_metrics(samples: list[Sample]) -> dict[str, float]:
     """What the rollout alone says: reward, accuracy and length, by data_source too where there are several."""
-    judged = [s for s in samples if s.reward.status not in NO_REWARD]
-    measure = lambda rows, of: {"reward_mean" + of: mean(s.reward.score for s in rows),
-                                "accuracy" + of: mean(s.reward.correct for s in rows),
-                                "response_tokens_mean" + of: mean(len(s.response) for s in rows)}
-    sources = sorted({s.prompt.data_source for s in samples})
-    metrics = measure(judged, "") | {"response_tokens_mean": mean(len(s.response) for s in samples),
-                                     "truncated_frac": mean(s.truncated for s in samples),
-                                     "tokens": sum(len(s.response) for s in samples)}
-    for source in sources if len(sources) > 1 else []:
-        metrics |= measure([s for s in judged if s.prompt.data_source == source], f"/{source}")
-    return metrics
+    metrics, sources = {}, sorted({s.prompt.data_source for s in samples})
+    for source in ["", *(sources if len(sources) > 1 else [])]:
+        rows, of = [s for s in samples if source in ("", s.prompt.data_source)], f"/{source}" if source else ""
+        judged = [s for s in rows if s.reward.status not in NO_REWARD]
+        metrics |= {f"reward_mean{of}": mean(s.reward.score for s in judged),
+                    f"accuracy{of}": mean(s.reward.correct for s in judged),
+                    f"response_tokens_mean{of}": mean(len(s.response) for s in rows)}
+    tokens = sum(len(s.response) for s in samples)
+    return metrics | {"truncated_frac": mean(s.truncated for s in samples), "tokens": tokens}
 
 
 # -------------------------------------------------------------------------------------------------- evaluation and loop
 def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None:
     """Accuracy on held-out problems -> eval.jsonl; standard error over problems, each the mean of its responses."""
     cfg, step, out = run.cfg, state["step"], Path(run.cfg.output_dir)
-    samples = collect(engine, prompts, cfg.eval_responses, (cfg.seed, "eval", step), cfg.eval_temperature, 0.95, pool,
-                      run)
-    by_problem: dict[int, list[bool]] = {}
-    for sample in samples:
-        by_problem.setdefault(sample.group, []).append(sample.reward.correct)
-    means = np.array([np.mean(v) for v in by_problem.values()])
+    key = cfg.seed, "eval", step
+    samples = collect(engine, prompts, cfg.eval_responses, key, cfg.eval_temperature, 0.95, pool, run)
+    means = np.array([s.reward.correct for s in samples], float).reshape(len(prompts), -1).mean(1)
     stderr = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
     result = {"step": step, "accuracy": float(means.mean()), "stderr": stderr, "n": len(means)}
     if state["best"] is None or result["accuracy"] > state["best"]["accuracy"]:
@@ -845,8 +841,10 @@ def train(cfg: Config) -> None:
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
-        for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
-            print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
+        for row in read_jsonl(out / "eval.jsonl"):
+            if row["step"] in (0, cfg.steps):
+                stderr = row["stderr"] or math.nan  # one problem has none
+                print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {stderr:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:
         tracker.finish()

@@ -6,9 +6,16 @@ them.
     {"conversations": [{"from", "value"}]}   ShareGPT
     {"problem" | "question"}                 and "answer" (GSM8K's solution ends in "#### 42")
     ground truth: "reward_model": {"ground_truth"}, "ground_truth", "answer", "meta": {"answer"}
+    LiveCodeBench's own, with its packed tests; BENCHMARKS are the names that eval.py measures on
 """
 
+import base64
+import datetime
+import difflib
+import io
 import json
+import pickle
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +46,7 @@ def read_rows(spec: str, knob: str, split: str = "train",
             die(f"{knob}: {source} has no row")
 
 
-def read_source(source: str, knob: str, split: str) -> Iterator[tuple[str, dict | ValueError]]:
+def read_source(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
     path, wants = Path(source), "give a JSONL or Parquet file, or the name of a hub data set"
     try:
         if path.is_dir():
@@ -157,3 +164,117 @@ def render(messages: list[dict], tokenizer, **options) -> str:
 def without_think(data_source: str) -> str:
     """The data_source with the same verifier that asks for no think tags (`ask_think: false`)."""
     return data_source.replace("math_longcot_math_verify", "math_verify").replace("coder1_longcot", "coder1")
+
+
+# ----------------------------------------------------------------------------------------------------------- benchmarks
+# name -> hub data set, configuration, split. LiveCodeBench: files of the hub repository, and the window of contests
+# [from, to).
+BENCHMARKS = {
+    "aime24": dict(hub="HuggingFaceH4/aime_2024", split="train"),
+    "aime25": dict(hub="math-ai/aime25", split="test"),
+    "hmmt25": dict(hub="MathArena/hmmt_feb_2025", split="train"),
+    "math500": dict(hub="HuggingFaceH4/MATH-500", split="test"),
+    "gsm8k": dict(hub="openai/gsm8k", config="main", split="test"),
+    "livecodebench_v5": dict(hub="livecodebench/code_generation_lite", files=("test3", "test4", "test5", "test6"),
+                             window=("2024-08-01", "2025-02-01")),
+    "livecodebench_v6": dict(hub="livecodebench/code_generation_lite", files=("test5", "test6"),
+                             window=("2025-02-01", "2025-05-01")),
+}
+
+
+def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict | ValueError]]]:
+    """(name, rows as read_source gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
+    local copy that counts as that benchmark. Rows outside the window of contests are left out."""
+    name, _, path = entry.rpartition("=") if "=" in entry and not Path(entry).exists() else ("", "", entry)
+    if path and Path(path).exists():
+        name, rows = name or Path(path).stem, read_source(path, knob)
+    elif path in BENCHMARKS and not name:
+        name, rows = path, read_hub(path, knob)
+    elif path.count("/") == 1 and not path.endswith((".jsonl", ".json", ".parquet")) and path[0] not in "./":
+        name, rows = name or path.split("/")[1].split(":")[0], read_source(path, knob, "test")
+    else:
+        near = difflib.get_close_matches(path, BENCHMARKS, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        die(f"{knob}: {path!r} is no file and no benchmark{hint}; known: {', '.join(BENCHMARKS)}, "
+            "toy:math, toy:code, a JSONL or Parquet file, a folder, NAME=PATH")
+    window = BENCHMARKS.get(name, {}).get("window")
+    return name, in_window(rows, f"{knob}: {entry}", *window) if window else rows
+
+
+def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
+    """Rows of a benchmark on the hub; LiveCodeBench's loading script no longer runs, so its JSONL files are read."""
+    spec = BENCHMARKS[name]
+    try:
+        if "files" in spec:
+            from huggingface_hub import hf_hub_download
+
+            for file in spec["files"]:
+                yield from read_source(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
+        else:
+            import datasets
+
+            rows = datasets.load_dataset(spec["hub"], spec.get("config"), split=spec["split"])
+            yield from ((f"{spec['hub']}:{number}", row) for number, row in enumerate(rows, 1))
+    except Exception as error:  # the hub's clients raise a dozen types; every one means: this name gave no rows
+        give = ('LiveCodeBench\'s test*.jsonl ("question_content", "public_test_cases", "private_test_cases")'
+                if "files" in spec else 'JSONL with {"problem", "answer"} or {"messages", "answer"} a line')
+        what = f"{type(error).__name__}: {one_line(error)[:120]}"
+        die(f"{knob}: {name}: cannot read {spec['hub']} from the hub ({what}); "
+            f"give a local file instead, --{knob} {name}=FILE: {give}")
+
+
+def in_window(rows, source: str, first: str, end: str) -> Iterator[tuple[str, dict | ValueError]]:
+    found = False
+    for where, row in rows:
+        if isinstance(row, dict):
+            try:
+                day = datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat()
+            except (KeyError, TypeError, ValueError):
+                die(f"{where}: no ISO contest_date, by which rows are chosen")
+            if not first <= day < end:
+                continue
+        found = True
+        yield where, row
+    if not found:
+        die(f"{source} has no rows of contests from {first} to {end}")
+
+
+class TextUnpickler(pickle.Unpickler):
+    """Pickle without classes or functions: what is left can build text, numbers and containers, and run nothing."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+
+
+def livecodebench_tests(row: dict) -> dict:
+    """{"inputs", "outputs"} and "fn_name" for functional problems: public and private tests of a LiveCodeBench row.
+
+    private_test_cases is JSON, or base64(zlib(pickle(JSON string))). Raises ValueError for anything else."""
+    tests = []
+    for key in ("public_test_cases", "private_test_cases"):
+        packed = row.get(key) or "[]"
+        try:
+            part = json.loads(packed)
+        except json.JSONDecodeError:
+            try:
+                text = TextUnpickler(io.BytesIO(zlib.decompress(base64.b64decode(packed, validate=True)))).load()
+                part = json.loads(text)
+            # a hostile or damaged pickle raises nearly anything: all of them mean that the row is unusable
+            except Exception as error:
+                raise ValueError(f"{key} is neither JSON nor base64 of zlib of pickled JSON ({error})") from None
+        if not isinstance(part, list) or not all(isinstance(t, dict) and {"input", "output", "testtype"} <= set(t)
+                                                 for t in part):
+            raise ValueError(f'{key} is no list of {{"input", "output", "testtype"}}')
+        tests += part
+    if not tests:
+        raise ValueError("no test cases")
+    truth = {"inputs": [str(t["input"]) for t in tests], "outputs": [str(t["output"]) for t in tests]}
+    if any(t["testtype"] == "functional" for t in tests):
+        try:
+            metadata = json.loads(row.get("metadata") or "{}")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"metadata is not JSON ({error})") from None
+        truth["fn_name"] = metadata.get("func_name") if isinstance(metadata, dict) else None
+        if not truth["fn_name"]:
+            raise ValueError("functional tests but no func_name in metadata")
+    return truth

@@ -38,14 +38,19 @@ Names = Annotated[str, "several, with spaces or commas between them"]
 script = Path(sys.argv[0]).name  # under this name the stage speaks; a copied stage speaks under its own (read_config)
 
 
+RANK = int(os.environ.get("RANK", "0"))  # read once: eval.py hides the launcher's variables from its engine
+
+
 def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return RANK
 
 
 def die(message: str, code: int = 2) -> typing.NoReturn:
     """Ends the run with one line from rank 0; exit code 2 means a user's mistake."""
     if rank() == 0:
-        tqdm.write(f"{script}: {message}", file=sys.stderr)  # not into the middle of a progress bar
+        for bar in list(getattr(tqdm, "_instances", ())):  # a line of its own, and the last one
+            bar.close()
+        print(f"{script}: {message}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -79,9 +84,9 @@ class Stop(Exception):
 signals: list[str] = []  # received; a run looks at it after every micro-batch and every chunk of a rollout
 
 
-def catch_signals() -> None:
-    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`); Ctrl-C pressed again later ends it at
-    once."""
+def catch_signals(at_once: bool = False) -> None:
+    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`), or raise KeyboardInterrupt `at_once` where
+    there is nothing to save; Ctrl-C pressed again later ends it without a word."""
     asked_at = 0.0
 
     def handler(number: int, _frame) -> None:
@@ -92,6 +97,8 @@ def catch_signals() -> None:
             os._exit(130)
         asked_at = asked_at or time.monotonic()
         signals.append(signal.Signals(number).name)
+        if at_once and len(signals) == 1:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
@@ -110,6 +117,8 @@ def frame(train: Callable[[Any], None], cfg) -> None:
     again = "the same command goes on from the newest checkpoint"
     try:
         train(cfg)
+    except KeyboardInterrupt:  # before catch_signals
+        die("interrupted before the first step; nothing was to be saved", 130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise

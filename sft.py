@@ -367,8 +367,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     if first:
         write_config(cfg, state["step"], bool(checkpoint))
         size, learnt, tokens = lm.num_parameters() / 1e6, train.meta["learnt_tokens"], train.meta["tokens"]
-        print(f"SFT on {cfg.train_file}: {size:.1f}M parameters, {len(train)} examples, {learnt:,} of {tokens:,} tokens "
-              f"to learn, {run.world} rank(s)", flush=True)
+        print(f"SFT on {cfg.train_file}: {size:.1f}M parameters, {len(train)} examples, {learnt:,} of {tokens:,} "
+              f"tokens to learn, {run.world} rank(s)", flush=True)
     run.accelerator.init_trackers("klear-reasoner-sft", asdict(cfg))
     return run, train, held_out, state
 

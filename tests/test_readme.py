@@ -7,7 +7,7 @@ from transformers import Qwen3Config
 
 import rewards
 from plan import plan
-from rl_gppo import METRICS, parse
+from rl_gppo import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -11,12 +11,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-import policy
 import rl_gppo
 import toy
-from policy import Policy
+from policy import Policy, SeededSampler, load_policy, load_tokenizer
 from rewards import Reward
-from rl_gppo import Config, HFRollout, Prompt, Run, Sample, VLLMRollout, collate, seed_of
+from rl_gppo import Config, HFRollout, Prompt, Sample, VLLMRollout, collate, seed_of, token_logprobs
+from runs import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,10 +30,9 @@ def model(tmp_path_factory):
 
 def make_run(cfg: Config, model: str, lr: float = 1e-3) -> Run:
     accelerator = Accelerator(cpu=True)
-    lm, tokenizer = rl_gppo.load_model(cfg, model)
-    policy = Policy(lm)
-    optimizer = accelerator.prepare(torch.optim.AdamW(policy.parameters(), lr=lr))
-    return Run(cfg, accelerator, policy, optimizer, tokenizer, [tokenizer.eos_token_id], tokenizer.pad_token_id, False)
+    tokenizer, learner = load_tokenizer(model), Policy(load_policy(cfg, model))
+    optimizer = accelerator.prepare(torch.optim.AdamW(learner.parameters(), lr=lr))
+    return Run(cfg, accelerator, learner, optimizer, tokenizer, [tokenizer.eos_token_id], tokenizer.pad_token_id)
 
 
 def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
@@ -52,7 +51,7 @@ def test_vllm_follows_the_trainer(model):
     does not, so the figure can fail."""
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24, lr=1e-3, warmup_steps=0)
     run = make_run(cfg, model)
-    engine = VLLMRollout(cfg, model, run.stop_ids, run.accelerator)
+    engine = VLLMRollout(model, run)
     for step in (1, 2, 3):
         metrics = rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=step), step, run)
         assert metrics["rollout_logprob_diff"] < 1e-4, step
@@ -72,10 +71,10 @@ def test_vllm_follows_the_trainer(model):
 def test_hf_logprobs_are_the_trainers_and_seeds_do_not_see_the_batch(model):
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24, rollout_batch=5)
     run = make_run(cfg, model)
-    engine = HFRollout(cfg, run.policy, run.stop_ids, run.pad_id)
+    engine = HFRollout(run)
     samples = rollout_of(engine, run.tokenizer)
     batch = collate(samples, False, "cpu", 0)
-    logprobs, _ = run.policy(batch, cfg, False)
+    logprobs, _ = token_logprobs(batch, run, False)
     assert ((logprobs - batch["rollout_logprobs"]).abs() * batch["mask"]).max() < 1e-4
     requests = [(samples[i].prompt.ids, seed_of(0, i)) for i in (17, 3)]
     alone = {i: ids for i, ids, _, _ in engine.generate(requests, 1.0)}
@@ -90,7 +89,7 @@ def test_seeded_sampler_draws_from_the_distribution(temperature, top_p):
 
     torch.manual_seed(0)
     logits, n = torch.randn(1, 8) * 1.5, 20000
-    sampler = policy.SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
+    sampler = SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
     drawn = sampler(None, logits.expand(n, 8)).argmax(-1)
     counts = torch.bincount(drawn, minlength=8).double()
     warped = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(temperature)(None, logits)) if top_p < 1 else logits / temperature
@@ -106,7 +105,8 @@ def test_masks_come_from_lengths_when_pad_is_eos(model):
     """Trap 9: with pad = eos the end token is still trained on and nothing behind it is."""
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24)
     run = make_run(cfg, model)
-    engine = HFRollout(cfg, run.policy, run.stop_ids, run.stop_ids[0])
+    run.pad_id = run.stop_ids[0]
+    engine = HFRollout(run)
     samples = rollout_of(engine, run.tokenizer)
     assert all(s.response.count(run.stop_ids[0]) == (0 if s.truncated else 1) for s in samples)
     batch = collate(samples, False, "cpu", run.stop_ids[0])
@@ -137,8 +137,7 @@ def test_whole_stage(tmp_path, model, engine):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "config.yaml").exists()
     assert {p.name for p in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
     for folder in (out / "final", out / "checkpoint-3"):
-        cfg = Config(model=str(folder), max_prompt_tokens=16, max_response_tokens=24)
-        assert rl_gppo.load_model(cfg, str(folder))[1].eos_token_id is not None
+        assert load_policy(Config(), str(folder)).generation_config.eos_token_id == load_tokenizer(str(folder)).eos_token_id == 1
     again = rl(out, *flags)  # running it twice just works: nothing is left to do
     assert again.returncode == 0 and "step 3 of 3" in again.stdout, again.stderr[-2000:]
     assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == metrics

@@ -6,7 +6,7 @@ import re
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import sft
+import runs
 import toy
 
 
