@@ -5,13 +5,30 @@
     {"conversations": [{"from", "value"}]}   ShareGPT
     {"problem" | "question"}                 and "answer" (GSM8K's solution ends in "#### 42")
     ground truth: "reward_model": {"ground_truth"}, "ground_truth", "answer", "meta": {"answer"}
+    LiveCodeBench's own, with its packed tests; BENCHMARKS are the names that eval.py measures on
 """
 
+import base64
+import ctypes
+import datetime
+import difflib
+import functools
+import io
+import itertools
 import json
-from collections.abc import Iterator
+import multiprocessing
+import os
+import pickle
+import signal
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import jinja2
+from tqdm import tqdm
 
 from runs import die, one_line
 
@@ -51,6 +68,93 @@ def read_rows(source: str, knob: str, split: str = "train") -> Iterator[tuple[st
         raise
     except Exception as error:  # pyarrow and the hub's client raise a dozen types; every one means: no rows from here
         die(f"{knob}: {source}: {one_line(error)}; {wants}")
+
+
+def parts(sources: str, knob: str, size: int = 8 << 20) -> Iterator[tuple]:
+    """Comma-separated FILEs or NAME=FILEs cut for `read_part`: (name, file, first byte, end byte, None) of JSONL, else
+    (name, source, 0, 0, 64 rows of read_rows)."""
+    for source in filter(None, sources.split(",")):
+        name, equals, given = source.partition("=")
+        if not equals or Path(source).exists():
+            name, given = Path(source).stem, source
+        path = Path(given)
+        folder = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", ".parquet")) if path.is_dir() else []
+        for file in folder or [path]:
+            if file.is_file() and file.suffix != ".parquet":
+                yield from ((name, str(file), at, at + size, None) for at in range(0, file.stat().st_size, size))
+            else:
+                rows = (row for _, row in read_rows(str(file) if folder else given, knob))
+                while some := list(itertools.islice(rows, 64)):
+                    yield name, str(file), 0, 0, some
+
+
+def read_part(part: tuple) -> Iterator[dict | ValueError | None]:
+    """The rows of a part, an item for every line: None for a blank one. A line belongs to the part in which it begins."""
+    _, file, start, end, rows = part
+    if rows is not None:
+        return (yield from rows)
+    with open(file, "rb") as lines:
+        if start:
+            lines.seek(start - 1)
+            lines.readline()
+        while (at := lines.tell()) < end and (line := lines.readline()):
+            yield parse_row(line if at else line.removeprefix(b"\xef\xbb\xbf")) if line.strip() else None
+
+
+def facts_of(facts: Callable, part: tuple) -> list:
+    """facts(row) of every line, None for a blank one, ValueError for one that cannot be used. Runs in a worker."""
+    found = []
+    for row in read_part(part):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            found.append(None if row is None else facts(row))
+        except ValueError as error:
+            found.append(error)
+    return found
+
+
+def map_rows(facts: Callable, sources: str, knob: str, workers: int, bad: Callable[[str], None]) -> Iterator[tuple]:
+    """(name of the source, number of the part, number of the row in the source, facts(row)) of every row of `parts`, in
+    order, read by all cores. bad("FILE:LINE: why") hears of the rows that cannot be used."""
+    name = file = None
+    line, number, work = 0, -1, functools.partial(facts_of, facts)
+    with tqdm(desc=f"reading {knob}", unit=" rows", unit_scale=True) as bar:
+        for at, (part, items) in enumerate(in_parallel(work, parts(sources, knob), workers)):
+            number, line = number if part[0] == name else -1, line if part[1] == file else 0
+            name, file = part[:2]
+            for item in items:
+                line, number = line + 1, number + (item is not None)
+                if isinstance(item, ValueError):
+                    bad(f"{file}:{line}: {item}")
+                elif item is not None:
+                    yield name, at, number, item
+            bar.update(len(items))
+
+
+def in_parallel(work: Callable, tasks: Iterable, workers: int) -> Iterator[tuple]:
+    """(task, work(task)) in the order of the tasks, by processes that are forked here and share what there is by now. Few
+    tasks are under way at a time, so neither tasks nor results gather in memory."""
+    waiting: deque = deque()
+    workers = workers or len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), end_with_parent, (os.getpid(),)) as pool:
+        try:
+            for task in tasks:
+                waiting.append((task, pool.submit(work, task)))
+                if len(waiting) > 2 * workers:
+                    yield (first := waiting.popleft())[0], first[1].result()
+            yield from ((task, future.result()) for task, future in waiting)
+        except BrokenProcessPool:
+            die("a worker process was killed, most likely for want of memory; --workers 1 needs the least", 1)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def end_with_parent(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
 
 
 def parse_row(line: bytes) -> dict | ValueError:
@@ -102,6 +206,11 @@ def prompt_of(row: dict) -> list[dict]:
     return messages
 
 
+def asked(messages: list[dict]) -> str:
+    """What the user says in them, as one text."""
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
+
+
 def truth_of(row: dict):
     """The ground truth of a math or RL row, wherever its format keeps it. Raises ValueError."""
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
@@ -114,6 +223,30 @@ def truth_of(row: dict):
     if isinstance(truth, str) and "####" in truth:  # GSM8K: the solution, then #### and the number
         truth = truth.rsplit("####", 1)[1].strip().replace(",", "")
     return str(truth) if isinstance(truth, (int, float)) else truth
+
+
+def responses_of(row: dict) -> list[str]:
+    """The responses in a row of generations: "response", "responses" or "completion" (a text or a list of texts), or the
+    assistant's message at the end of a conversation. Raises ValueError."""
+    found = next((row[key] for key in ("response", "responses", "completion") if row.get(key) is not None), None)
+    if found is None and "status" in row:
+        raise ValueError("a verdict without its response: the evaluation was interrupted; run its command again")
+    if found is None and (row.get("messages") or row.get("conversations")):
+        last = messages_of(row)[-1]
+        found = last["content"] if last["role"] == "assistant" else None
+    if isinstance(found, list) and found and all(isinstance(message, dict) for message in found):
+        found = as_messages(found, "assistant")[-1]["content"]
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
+        raise ValueError('no response; expected "response" (a text or a list of texts), or "messages" with the assistant\'s last')
+    return found
+
+
+def row_id(row: dict) -> str | None:
+    """The name that a row gives its problem, wherever its format keeps it; None: the row is called by its number."""
+    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
+    places = [*(row.get(key) for key in ("id", "unique_id", "question_id", "task_id", "problem_idx")), meta.get("unique_id")]
+    return next((str(x) for x in places if x is not None), None)
 
 
 def ask(messages: list[dict], system_prompt: str, prompt_suffix: str) -> list[dict]:
@@ -137,3 +270,111 @@ def render(messages: list[dict], tokenizer, **options) -> str:
 def without_think(data_source: str) -> str:
     """The data_source with the same verifier that asks for no think tags (`ask_think: false`)."""
     return data_source.replace("math_longcot_math_verify", "math_verify").replace("coder1_longcot", "coder1")
+
+
+# ------------------------------------------------------------------------------------------------------------ benchmarks
+# name -> hub data set, configuration, split. LiveCodeBench: files of the hub repository, and the contests' window [from, to).
+BENCHMARKS = {
+    "aime24": dict(hub="HuggingFaceH4/aime_2024", split="train"),
+    "aime25": dict(hub="math-ai/aime25", split="test"),
+    "hmmt25": dict(hub="MathArena/hmmt_feb_2025", split="train"),
+    "math500": dict(hub="HuggingFaceH4/MATH-500", split="test"),
+    "gsm8k": dict(hub="openai/gsm8k", config="main", split="test"),
+    "livecodebench_v5": dict(hub="livecodebench/code_generation_lite", files=("test3", "test4", "test5", "test6"),
+                             window=("2024-08-01", "2025-02-01")),
+    "livecodebench_v6": dict(hub="livecodebench/code_generation_lite", files=("test5", "test6"),
+                             window=("2025-02-01", "2025-05-01")),
+}
+
+
+def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict | ValueError]]]:
+    """(name, rows as read_rows gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a local
+    copy that counts as that benchmark. Rows outside the window of contests are left out."""
+    name, _, path = entry.rpartition("=") if "=" in entry and not Path(entry).exists() else ("", "", entry)
+    if path and Path(path).exists():
+        name, rows = name or Path(path).stem, read_rows(path, knob)
+    elif path in BENCHMARKS and not name:
+        name, rows = path, read_hub(path, knob)
+    elif path.count("/") == 1 and not path.endswith((".jsonl", ".json", ".parquet")) and path[0] not in "./":
+        name, rows = name or path.split("/")[1].split(":")[0], read_rows(path, knob, "test")
+    else:
+        near = difflib.get_close_matches(path, BENCHMARKS, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        die(f"{knob}: {path!r} is no file and no benchmark{hint}; known: {', '.join(BENCHMARKS)}, "
+            "toy:math, toy:code, a JSONL or Parquet file, a folder, NAME=PATH")
+    window = BENCHMARKS.get(name, {}).get("window")
+    return name, in_window(name, rows, *window) if window else rows
+
+
+def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
+    """Rows of a benchmark on the hub; LiveCodeBench's loading script no longer runs, so its JSONL files are read."""
+    spec = BENCHMARKS[name]
+    try:
+        if "files" in spec:
+            from huggingface_hub import hf_hub_download
+
+            for file in spec["files"]:
+                yield from read_rows(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
+        else:
+            import datasets
+
+            rows = datasets.load_dataset(spec["hub"], spec.get("config"), split=spec["split"])
+            yield from ((f"{spec['hub']}:{number}", row) for number, row in enumerate(rows, 1))
+    except Exception as error:  # the hub's clients raise a dozen types; every one means: this name gave no rows
+        give = ('LiveCodeBench\'s test*.jsonl ("question_content", "public_test_cases", "private_test_cases")'
+                if "files" in spec else 'JSONL with {"problem", "answer"} or {"messages", "answer"} a line')
+        die(f"{knob}: {name}: cannot read {spec['hub']} from the hub ({type(error).__name__}: {one_line(error)[:120]}); "
+            f"give a local file instead, --{knob} {name}=FILE: {give}")
+
+
+def in_window(name: str, rows, first: str, end: str) -> Iterator[tuple[str, dict | ValueError]]:
+    for where, row in rows:
+        if isinstance(row, dict):
+            try:
+                day = datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat()
+            except (KeyError, TypeError, ValueError):
+                die(f"{where}: no ISO contest_date, which {name} selects by")
+            if not first <= day < end:
+                continue
+        yield where, row
+
+
+class TextUnpickler(pickle.Unpickler):
+    """Pickle without classes or functions: what is left can build text, numbers and containers, and run nothing."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+
+
+def livecodebench_tests(row: dict) -> dict:
+    """{"inputs", "outputs"} and "fn_name" for functional problems: public and private tests of a LiveCodeBench row.
+
+    private_test_cases is JSON, or base64(zlib(pickle(JSON string))). Raises ValueError for anything else."""
+    tests = []
+    for key in ("public_test_cases", "private_test_cases"):
+        packed = row.get(key) or "[]"
+        try:
+            part = json.loads(packed)
+        except json.JSONDecodeError:
+            try:
+                text = TextUnpickler(io.BytesIO(zlib.decompress(base64.b64decode(packed, validate=True)))).load()
+                part = json.loads(text)
+            # a hostile or damaged pickle raises nearly anything: all of them mean that the row is unusable
+            except Exception as error:
+                raise ValueError(f"{key} is neither JSON nor base64 of zlib of a pickled JSON string ({error})") from None
+        if not isinstance(part, list) or not all(isinstance(t, dict) and {"input", "output", "testtype"} <= set(t)
+                                                 for t in part):
+            raise ValueError(f'{key} is no list of {{"input", "output", "testtype"}}')
+        tests += part
+    if not tests:
+        raise ValueError("no test cases")
+    truth = {"inputs": [str(t["input"]) for t in tests], "outputs": [str(t["output"]) for t in tests]}
+    if any(t["testtype"] == "functional" for t in tests):
+        try:
+            metadata = json.loads(row.get("metadata") or "{}")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"metadata is not JSON ({error})") from None
+        truth["fn_name"] = metadata.get("func_name") if isinstance(metadata, dict) else None
+        if not truth["fn_name"]:
+            raise ValueError("functional tests but no func_name in metadata")
+    return truth
