@@ -1,16 +1,16 @@
-"""Curation, the data stage of Klear-Reasoner (arXiv 2508.07629): a teacher's generations -> rows of sft.py and rl_gppo.py.
+"""Curation, the data stage of Klear-Reasoner (arXiv 2508.07629): a teacher's generations -> rows of sft.py, rl_gppo.py.
 
     python curate.py --generations runs/teacher/generations.jsonl --problems prompts.jsonl --output_dir runs/curated \\
         --benchmarks aime24 aime25 hmmt25=FILE --filters duplicate_prompts decontaminate correctness --keep right
     python curate.py --config recipes/distil_math.yaml           # the pipeline and the paper's numbers: docs/data.md
 
 generations: rows of eval.py {"id", "sample", "response", "finish_reason", "tokens", "correct"} or of another tool {"id"
-or a prompt, "response" or messages}; what has no "correct" is scored first, by eval.py --score_only. problems: rows with
+or a prompt, "response" or messages}; what has no "correct" is scored first by eval.py --score_only. problems: rows with
 a prompt (rows.py), FILE or NAME=FILE (NAME: "benchmark" of the generations). A problem without an id has its number.
 
 output_dir: sft.jsonl {"id", "sample", "source", "messages", "tokens", "correct"}; rl.jsonl, RL rows as published;
-removed.jsonl {"id", "sample", "filter", "why"}, a line for every trace that is not in sft.jsonl and every prompt (sample
-null) that is not in rl.jsonl; curation.json; curation.html. Equal input, equal bytes; a killed run starts over.
+removed.jsonl {"id", "sample", "filter", "why"}, a line for every trace not in sft.jsonl and every prompt (sample null)
+not in rl.jsonl; curation.json; curation.html. Equal input, equal bytes; a killed run starts over.
 
 Filters act in the order given, each on what the ones before it left. A new one is a function and an entry in FILTERS:
     response  (text, row, language of the prompt, cfg) -> why or "", run by the workers as they read
@@ -39,8 +39,9 @@ from tqdm import tqdm
 
 import curation_page
 import rewards
-from rows import asked, in_parallel, map_rows, parts, prompt_of, read_benchmark, read_part, responses_of, row_id, truth_of
+from rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
 from runs import Amount, Count, Names, Share, die, one_line, read_config
+from shards import in_parallel, map_rows, parts, read_part
 from texts import digest, first_of_each, folded, language_of, minhash, most_repeated, near_first, ngrams, same_language
 
 
@@ -170,18 +171,17 @@ def pass_rate(problems: list[Problem], cfg: Config):
 
 
 def majority(problems: list[Problem], cfg: Config):
-    """Math: more than half of the samples are right. Without a ground truth more than half agree, and stand in for it."""
+    """Math: more than half of the samples are right; without a ground truth more than half agree: they stand in."""
     for p in (p for p in problems if p.kind != "code"):
-        votes, answer = max(((n, a) for a, n in p.votes.items()), default=(0, "")) if p.votes else (0, "")
-        p.majority = answer if p.votes and 2 * votes > p.votes.total() else ""
-        if p.truth and 2 * p.right <= p.judged:
-            yield p, f"{p.right} of {p.judged} samples agree with the ground truth"
-        elif not p.truth and not p.majority:
-            yield p, "no ground truth, and no answer has a majority"
+        votes = p.votes or Counter([""])
+        answer, times = max(votes.items(), key=lambda item: (item[1], item[0]))
+        p.majority = answer if 2 * times > votes.total() else ""
+        if not (2 * p.right > p.judged if p.truth else p.majority):
+            yield p, f"{p.right} of {p.judged} samples are right" if p.truth else "no ground truth, no majority"
 
 
 def ground_truth(problems: list[Problem], cfg: Config):
-    """The verifier takes the row, and in math finds the ground truth equal to itself. The last filter of every rl.jsonl."""
+    """The verifier takes the row, and in math finds the ground truth equal to itself. Always the last filter."""
     items = {}
     for p in problems:
         if why := p.refused or ("" if p.truth or p.majority else "no ground truth"):
@@ -217,21 +217,12 @@ FILTERS: dict[str, tuple[str, Callable]] = {
 def load_benchmarks(cfg: Config) -> dict[tuple[str, ...], str]:
     """n-gram -> the first benchmark problem that holds it."""
     found: dict[tuple[str, ...], str] = {}
-    for entry in filter(None, cfg.benchmarks.split(",")):
-        (name, rows), holders, mine, number = read_benchmark(entry, "benchmarks"), Counter(), {}, 0
-        for number, (where, row) in enumerate(rows, 1):
-            try:
-                if isinstance(row, ValueError):
-                    raise row
-                text = row.get("question_content") or asked(prompt_of(row))
-            except ValueError as error:
-                die(f"{where}: {error}")
-            for gram in set(ngrams(text, cfg.ngram)):
-                holders[gram] += 1
-                mine.setdefault(gram, f"{name} {row_id(row) or number - 1}")
-        if not number:
-            die(f"benchmarks: {entry} has no row")
-        found = {gram: owner for gram, owner in mine.items() if holders[gram] <= cfg.common_ngrams * number} | found
+    for name, problems in benchmark_texts(cfg.benchmarks, "benchmarks"):
+        grams = [(number, set(ngrams(text, cfg.ngram))) for number, text in problems]
+        holders = Counter(gram for _, its in grams for gram in its)
+        for number, its in grams:
+            found |= {gram: f"{name} {number}" for gram in its
+                      if gram not in found and holders[gram] <= cfg.common_ngrams * len(grams)}
     return found
 
 
@@ -283,11 +274,10 @@ def trace_facts(row: dict) -> list[tuple]:
     correct = row["correct"] if isinstance(row.get("correct"), bool) and not failed else None
     tokens, sample = (row[k] if type(row.get(k)) is int and len(texts) == 1 else None for k in ("tokens", "sample"))
     for text in texts:
-        whys = {name: FILTERS[name][1](text, row, p.language, cfg)
-                for name in shared.filters if FILTERS[name][0] == "response"}
+        whys = {name: why for name in shared.filters if FILTERS[name][0] == "response"
+                if (why := FILTERS[name][1](text, row, p.language, cfg))}
         near = minhash(text) if "near_duplicate_responses" in shared.filters else None
-        answer = None if p.truth else str(row.get("answer") or rewards.extract_answer(text))
-        whys = {name: why for name, why in whys.items() if why}
+        answer = "" if p.truth else "".join(str(row.get("answer") or rewards.extract_answer(text)).split())
         found.append((number, answer, sample, digest(folded(text)), len(text), tokens, correct, whys, near))
     return found
 
@@ -295,9 +285,8 @@ def trace_facts(row: dict) -> list[tuple]:
 def load(cfg: Config, prompts, log: Callable) -> tuple[list[Problem], list[Trace], Counter]:
     """The index, and the number of traces in every part. Prompts and RL rows go to the file `prompts`."""
     problems, traces, keys, sizes, samples = [], [], {}, Counter(), Counter()
-    bad, several = functools.partial(log, None, "bad_row"), "," in cfg.problems
-    source = cfg.problems or cfg.generations
-    for name, _, number, (own, facts, *texts) in map_rows(problem_facts, source, "problems", cfg.workers, bad):
+    bad, several, files = functools.partial(log, None, "bad_row"), "," in cfg.problems, cfg.problems or cfg.generations
+    for name, _, number, (own, facts, *texts) in map_rows(problem_facts, files, "problems", cfg.workers, bad):
         own = own or str(number)
         p = Problem(name, f"{name}/{own}" if several else own, *facts, place=(prompts.tell(), *map(len, texts)))
         if not cfg.problems and p.digest in keys:
@@ -317,8 +306,9 @@ def load(cfg: Config, prompts, log: Callable) -> tuple[list[Problem], list[Trace
             traces.append(t := Trace(p, samples[number] if sample is None else sample, *facts))
             samples[number] += 1
             p.judged, p.right = p.judged + (t.correct is not None), p.right + bool(t.correct)
-            if answer:
-                p.votes = (p.votes or Counter()) + Counter({answer: 1})
+            if not p.truth:
+                p.votes = p.votes or Counter()
+                p.votes[answer] += 1
     return problems, traces, sizes
 
 
@@ -338,7 +328,7 @@ def rl_row(p: Problem) -> dict:
 
 
 def sft_lines(task: tuple) -> tuple[bytes, dict[int, str], int]:
-    """The lines of sft.jsonl of a part, the texts of the examples in it, and the number of its traces. Runs in a worker."""
+    """The lines of sft.jsonl of a part, the texts of the examples in it, the number of its traces. Runs in a worker."""
     (part, at), lines, shown = task, [], {}
     for row in read_part(part):
         texts: list[str] = []
@@ -433,8 +423,7 @@ def curate(cfg: Config) -> None:
     for name in OUTPUTS:
         partial[name].replace(out / name)
     partial["prompts.jsonl"].unlink()
-    print(f"{out}: {steps[-1]['out']['traces']:,} traces in sft.jsonl, {steps[-1]['out']['rl_prompts']:,} prompts in rl.jsonl;",
-          "curation.html shows what each filter took")
+    print("{}: {traces:,} traces in sft.jsonl, {rl_prompts:,} prompts in rl.jsonl".format(out, **steps[-1]["out"]))
 
 
 def check_config(cfg: Config) -> Config:
@@ -445,10 +434,8 @@ def check_config(cfg: Config) -> Config:
             die(f"filters: unknown {name!r}; known: {', '.join(FILTERS)}")
         if "near" in name and importlib.util.find_spec("datasketch") is None:
             die(f"filters: {name} needs datasketch; pip install datasketch")
-    if not cfg.generations:
-        die("generations: give the generations.jsonl of eval.py, or another tool's")
     if "decontaminate" in shared.filters and not cfg.benchmarks:
-        die("benchmarks: decontaminate needs them, e.g. --benchmarks aime24 aime25; or leave it out of --filters")
+        die("benchmarks: decontaminate needs some, e.g. --benchmarks aime24 aime25; or leave it out of --filters")
     if "quotas" in shared.filters and not re.fullmatch(r"[^,]+=\d+(,[^,]+=\d+)*", cfg.quotas):
         die(f"quotas must be SOURCE=TRACES, *=TRACES for all others, several with commas; got {cfg.quotas!r}")
     return cfg

@@ -1,4 +1,4 @@
-"""The page of a curation, curation.html: one file of tables, histograms and texts, no script, no network. All text is escaped."""
+"""The page of a curation, curation.html: tables, histograms, texts in one file, no script, all text escaped."""
 
 from collections import Counter
 from html import escape
@@ -6,7 +6,7 @@ from pathlib import Path
 
 COLORS = ("#b9c2cf", "#3f7fd0", "#2b8a57")
 STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:20px auto;max-width:1100px;padding:0 16px;color:#1d2430;background:#f5f6f8}
+body{font:15px/1.45 system-ui,sans-serif;margin:20px auto;max-width:1100px;padding:0 16px;color:#1d2430}
 table{border-collapse:collapse;background:#fff}th,td{padding:4px 10px;border-bottom:1px solid #e3e7ec;text-align:right}
 th:first-child,td:first-child{text-align:left}th{color:#5b6472;font-size:13px}h2{font-size:17px;margin:26px 0 8px}
 details{background:#fff;border:1px solid #dde1e7;border-radius:6px;margin:6px 0;padding:6px 12px}summary{cursor:pointer}
@@ -35,7 +35,8 @@ def table(head: list[str], rows: list[list]) -> str:
 
 
 def fold(summary: str, *texts: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>" + "".join(f"<pre>{escape(t)}</pre>" for t in texts) + "</details>"
+    shown = "".join(f"<pre>{escape(text)}</pre>" for text in texts)
+    return f"<details><summary>{escape(summary)}</summary>{shown}</details>"
 
 
 def histogram(title: str, series: dict[str, list[float]], bins: int = 24, width: int = 500, height: int = 150) -> str:
@@ -53,8 +54,9 @@ def histogram(title: str, series: dict[str, list[float]], bins: int = 24, width:
     for at, part in enumerate(counts.values()):
         for i, count in enumerate(part):
             tall, inset = height * count / most, wide * 0.14 * at
-            bars.append(f'<rect x="{i * wide + inset:.1f}" y="{15 + height - tall:.1f}" width="{wide - 2 * inset - 1:.1f}" '
-                        f'height="{tall:.1f}" fill="{COLORS[at]}"/>' if count else "")
+            left, thin = i * wide + inset, wide - 2 * inset - 1
+            bars.append(f'<rect x="{left:.1f}" y="{15 + height - tall:.1f}" width="{thin:.1f}" height="{tall:.1f}" '
+                        f'fill="{COLORS[at]}"/>' if count else "")
     legend = " · ".join(f'<b style="color:{color}">■</b> {escape(name)}: {len(part):,}'
                         for color, (name, part) in zip(COLORS, series.items()))
     return (f'<figure><figcaption>{escape(title)} — {legend}</figcaption><svg width="{width}" height="{height + 32}">'

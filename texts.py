@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")  # Chinese, Japanese: a character
-SCRIPTS = {"Japanese": "\u3040-\u30ff", "Chinese": "\u3400-\u9fff", "Korean": "\uac00-\ud7af", "Cyrillic": "\u0400-\u04ff",
-           "Arabic": "\u0600-\u06ff", "Devanagari": "\u0900-\u097f", "Thai": "\u0e00-\u0e7f"}
+SCRIPTS = {"Japanese": "\u3040-\u30ff", "Chinese": "\u3400-\u9fff", "Korean": "\uac00-\ud7af",
+           "Cyrillic": "\u0400-\u04ff", "Arabic": "\u0600-\u06ff", "Devanagari": "\u0900-\u097f",
+           "Thai": "\u0e00-\u0e7f"}
 COMMON = {"English": "the and of is that to with are this for", "German": "der die und das ist nicht wir mit ein den",
           "French": "le la les et des est que une pour dans", "Spanish": "el los las que es una para con por del",
           "Portuguese": "que uma para com os não do da em são", "Italian": "il che di una per gli è sono della con"}
 
 
 def digest(*key: Any) -> bytes:
-    """12 bytes that are a function of the key alone: to compare texts, and as a random order that is the same every time."""
+    """12 bytes that are a function of the key alone: to compare texts, and as a random order that stays the same."""
     return blake2b(repr(key).encode("utf-8", "replace"), digest_size=12).digest()
 
 
@@ -34,8 +35,8 @@ def ngrams(text: str, n: int) -> Iterable[tuple[str, ...]]:
 
 
 def most_repeated(text: str, n: int, times: int) -> tuple[int, str]:
-    """(occurrences, the words) of the first run of n words that occurs at least `times` times; (0, "") if none does. Exact
-    but for collisions of 64-bit hashes; a millisecond for 20,000 characters."""
+    """(occurrences, the words) of the first run of n words that occurs at least `times` times; (0, "") if none does.
+    Exact but for collisions of 64-bit hashes; a millisecond for 20,000 characters."""
     words = text.split()
     starts = len(words) - n + 1
     if starts < times:
@@ -52,7 +53,7 @@ def most_repeated(text: str, n: int, times: int) -> tuple[int, str]:
 
 
 def minhash(text: str):
-    """datasketch's LeanMinHash over the 5-grams of words: 128 values whose share of equal ones is near Jaccard's similarity."""
+    """datasketch's LeanMinHash over the 5-grams of words: the share of equal values estimates Jaccard's similarity."""
     from datasketch import LeanMinHash, MinHash
 
     made = MinHash(seed=1)
@@ -67,7 +68,7 @@ def first_of_each(records: Iterable, key: Callable, why: str) -> Iterator[tuple]
 
 
 def near_first(records: list, key: Callable, why: str, similarity: float) -> Iterator[tuple]:
-    """The same for records whose .signature (of `minhash`) is like that of an earlier one that stays, within one key."""
+    """The same for records whose .signature (of `minhash`) is like that of an earlier one that stays, per key."""
     from datasketch import MinHashLSH
 
     groups: dict = defaultdict(lambda: MinHashLSH(similarity))
@@ -81,7 +82,7 @@ def near_first(records: list, key: Callable, why: str, similarity: float) -> Ite
 
 
 def language_of(text: str) -> str:
-    """A language, a script (Latin where the language cannot be told), or "" without words. Code and formulas do not count."""
+    """A language, a script (Latin where the language cannot be told), or "" without words; code and formulas aside."""
     text = re.sub(r"```.*?(```|$)|\$[^$]*\$|\\[a-zA-Z]+", " ", text, flags=re.DOTALL)
     words = re.findall(r"[^\W\d_]+", text.casefold())
     if not text.isascii():
