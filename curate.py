@@ -407,7 +407,7 @@ def curate(cfg: Config) -> None:
     shared.traces, shared.shown = traces, {at for at, t in enumerate(traces) if t in shown}
     starts = itertools.accumulate((sizes[at] for at in itertools.count()), initial=0)
     tasks = zip(parts(cfg.generations, "generations"), starts)
-    with open(partial["sft.jsonl"], "wb") as file, tqdm(total=len(traces), desc="writing", unit=" traces") as bar:
+    with open(partial["sft.jsonl"], "wb") as file, tqdm(total=len(traces), desc="writing", delay=1, leave=False) as bar:
         for _, (lines, texts, count) in in_parallel(sft_lines, tasks, cfg.workers):
             file.write(lines)
             bar.update(count)
@@ -415,8 +415,8 @@ def curate(cfg: Config) -> None:
                 shown[traces[at]].append(text)
     with open(partial["rl.jsonl"], "wb") as file:
         file.writelines(line_of(rl_row(p)) for p in problems if not p.gone_rl)
-    for p in (record for record in shown if isinstance(record, Problem)):
-        shown[p].append(asked(prompt_at(p.place)))
+    for record in filter(None, shown):
+        shown[record].insert(2, asked(prompt_at(getattr(record, "problem", record).place)))
     summary = {"settings": settings, "bad_rows": counts["bad_row"], "filters": steps, "removed": dict(counts)}
     curation_page.write_html(partial["curation.html"], summary, problems, traces, examples)
     partial["curation.json"].write_text(json.dumps(summary, indent=1, ensure_ascii=False))

@@ -46,7 +46,8 @@ def read_part(part: tuple) -> Iterator[dict | ValueError | None]:
             lines.seek(start - 1)
             lines.readline()
         while (at := lines.tell()) < end and (line := lines.readline()):
-            yield parse_row(line if at else line.removeprefix(b"\xef\xbb\xbf")) if line.strip() else None
+            line = line if at else line.removeprefix(b"\xef\xbb\xbf")
+            yield parse_row(line) if line.strip() else None
 
 
 def facts_of(facts: Callable, part: tuple) -> list:
@@ -67,7 +68,7 @@ def map_rows(facts: Callable, sources: str, knob: str, workers: int, bad: Callab
     order, read by all cores. bad("FILE:LINE: why") hears of the rows that cannot be used."""
     name = file = None
     line, number, work = 0, -1, functools.partial(facts_of, facts)
-    with tqdm(desc=f"reading {knob}", unit=" rows", unit_scale=True) as bar:
+    with tqdm(desc=f"reading {knob}", unit=" rows", unit_scale=True, delay=1, leave=False) as bar:
         for at, (part, items) in enumerate(in_parallel(work, parts(sources, knob), workers)):
             number, line = number if part[0] == name else -1, line if part[1] == file else 0
             name, file = part[:2]
