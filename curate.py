@@ -379,7 +379,7 @@ def apply(problems: list[Problem], traces: list[Trace], log: Callable, cfg: Conf
 
 
 def curate(cfg: Config) -> None:
-    out, examples, counts = Path(cfg.output_dir), defaultdict(list), Counter()
+    out, examples, counts = Path(cfg.output_dir), defaultdict(dict), Counter()
     partial = {name: out / f"{name}.partial" for name in (*OUTPUTS, "prompts.jsonl")}
     settings = {key: value for key, value in asdict(cfg).items() if key not in ("workers", "output_dir")}
     out.mkdir(parents=True, exist_ok=True)
@@ -390,8 +390,8 @@ def curate(cfg: Config) -> None:
             counts[name] += 1
             where = {key: getattr(record, key, None) for key in ("id", "sample")}
             removed.write(line_of(where | {"filter": name, "why": why}))
-            if counts[name] <= 3:
-                examples[name].append([record, f"{name}: {why}" + " ({id}, sample {sample})".format(**where)])
+            if len(examples[name]) < 3:  # of different prompts
+                examples[name].setdefault(where["id"] or why, [record, f"{name}: {why}"])
             if record is None and counts[name] <= 5:
                 tqdm.write(f"left out: {why}", file=sys.stderr)
 
@@ -403,7 +403,7 @@ def curate(cfg: Config) -> None:
         if not problems or not traces and "sft" in shared.outputs:
             die(f"{'generations' if problems else 'problems'}: no row that can be used")
         steps = apply(problems, traces, log, cfg)
-    shown = {some[0]: some for part in examples.values() for some in part}
+    shown = {some[0]: some for part in examples.values() for some in part.values()}
     shared.traces, shared.shown = traces, {at for at, t in enumerate(traces) if t in shown}
     starts = itertools.accumulate((sizes[at] for at in itertools.count()), initial=0)
     tasks = zip(parts(cfg.generations, "generations"), starts)

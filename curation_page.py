@@ -65,7 +65,8 @@ def histogram(title: str, series: dict[str, list[float]], bins: int = 24, width:
 
 
 def write_html(path: Path, summary: dict, problems: list, traces: list, examples: dict) -> None:
-    """summary: curation.json's; problems, traces: curate.py's; examples: filter -> [[record, title, texts...]]."""
+    """summary: curation.json's; problems, traces: curate.py's; examples: filter -> key -> [record, title, texts...]."""
+    place = lambda sample: "" if sample is None else f", sample {sample}"
     kept, unit = [t for t in traces if not t.gone], "characters" if any(t.tokens is None for t in traces) else "tokens"
     both = {"came in": traces, "in sft.jsonl": kept}
     judged = {"came in": problems, "in sft.jsonl": {t.problem: t for t in kept},
@@ -83,4 +84,5 @@ def write_html(path: Path, summary: dict, problems: list, traces: list, examples
         table(["source", *(f"prompts {name}" for name in judged)], [
             [source, *(count[source] for count in sources)] for source in sorted(sources[0])]),
         "<h2>Three examples of what each filter took</h2>",
-        *(fold(title, *texts) for some in examples.values() for _, title, *texts in some))
+        *(fold(title if record is None else f"{title} ({record.id}{place(record.sample)})", *texts)
+          for some in examples.values() for record, title, *texts in some.values()))
