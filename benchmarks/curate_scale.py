@@ -2,10 +2,10 @@
 
     python benchmarks/curate_scale.py [--prompts 100000] [--traces 200000] [--folder /tmp/curate_scale] [--workers 2]
 
-Prompts: 20 to 200 words of a vocabulary of 20,000 (Zipf's law), 1 % of them with nine words of a benchmark inside; seven sets
-of the sizes of AIME24, AIME25, HMMT25, MATH-500, GSM8K, LiveCodeBench v5 and v6. Traces: 16 a prompt, written to the folder
-(4 GB, and as much again for sft.jsonl), with every filter that reads responses. Memory is the sum over all processes of what
-each holds for itself plus its part of what they share (PSS), looked up every 0.2 s. Prints a Markdown table.
+Prompts: 20 to 200 words of a vocabulary of 20,000 (Zipf's law), 1 % of them with nine words of a benchmark inside; seven
+sets of the sizes of AIME24, AIME25, HMMT25, MATH-500, GSM8K, LiveCodeBench v5 and v6. Traces: 16 a prompt, written to the
+folder (4 GB, and as much again for sft.jsonl), with every filter that reads responses. Memory is the sum over all
+processes of what each holds alone plus its part of what they share (PSS), every 0.2 s. Prints a Markdown table.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SETS = {"aime24": (30, 60), "aime25": (30, 60), "hmmt25": (30, 50), "math500": (500, 40), "gsm8k": (1319, 46),
         "livecodebench_v5": (279, 300), "livecodebench_v6": (131, 300)}  # problems, words of one
-STEP = "So the value of $a_{%d}$ is $2a_{%d} + %d$, and with that the sum is \\frac{%d}{%d}; wait, let me check it again.\n"
+STEP = "So the value of $a_{%d}$ is $2a_{%d} + %d$, and with it the sum is \\frac{%d}{%d}; wait, let me check again.\n"
 
 
 def tree(pid: int) -> list[int]:
@@ -52,7 +52,8 @@ def pss_mb(pid: int) -> float:
 def run(*args) -> tuple[float, float, str]:
     """(seconds, highest MB, last line) of curate.py."""
     most, started = [0.0], time.monotonic()
-    process = subprocess.Popen([sys.executable, str(ROOT / "curate.py"), *map(str, args)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(ROOT / "curate.py"), *map(str, args)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def watch() -> None:
         while process.poll() is None:
@@ -89,7 +90,8 @@ def main() -> None:
     cumulative = [sum(weights[:1])]
     for weight in weights[1:]:
         cumulative.append(cumulative[-1] + weight)
-    sets = {name: [text(rng.randint(length // 2, 2 * length)) for _ in range(count)] for name, (count, length) in SETS.items()}
+    sets = {name: [text(rng.randint(length // 2, 2 * length)) for _ in range(count)]
+            for name, (count, length) in SETS.items()}
     benchmarks = [f"{name}_={write(args.folder / f'{name}.jsonl', ({'problem': p, 'answer': '1'} for p in problems))}"
                   for name, problems in sets.items()]
     every = [problem.split() for problems in sets.values() for problem in problems]
@@ -103,18 +105,19 @@ def main() -> None:
         return f"{text(count // 2)} {' '.join(source[at:at + 9])} {text(count // 2)}"
 
     try:
-        rows = ({"id": f"p{i}", "data_source": "math_verify", "prompt": prompt(), "answer": "7"} for i in range(args.prompts))
-        problems = write(args.folder / "problems.jsonl", rows)
+        row = lambda i: {"id": f"p{i}", "data_source": "math_verify", "prompt": prompt(), "answer": "7"}
+        problems = write(args.folder / "problems.jsonl", map(row, range(args.prompts)))
         print("| what | seconds | MB | result |\n|---|---|---|---|", flush=True)
         seconds, memory, said = run(
-            "--problems", problems, "--outputs", "rl", "--filters", "duplicate_prompts", "decontaminate", "--benchmarks",
-            *benchmarks, "--output_dir", args.folder / "prompts", "--workers", args.workers)
-        print(f"| {args.prompts:,} prompts against {len(SETS)} benchmarks | {seconds:.0f} | {memory:,.0f} | {said} |", flush=True)
+            "--problems", problems, "--outputs", "rl", "--filters", "duplicate_prompts", "decontaminate",
+            "--benchmarks", *benchmarks, "--output_dir", args.folder / "prompts", "--workers", args.workers)
+        print(f"| {args.prompts:,} prompts, {len(SETS)} benchmarks | {seconds:.0f} | {memory:,.0f} | {said} |", flush=True)
 
         def trace(i: int) -> dict:
             thought = "".join(STEP % tuple(rng.choices(range(2, 10_000), k=5)) for _ in range(170))
-            return {"id": f"p{i // 16}", "sample": i % 16, "response": f"<think>\n{thought[:19_950]}</think>\n\\boxed{{{i % 9}}}",
-                    "finish_reason": "stop", "tokens": 8000 + i % 999, "correct": i % 9 == 7, "status": "correct"}
+            response = f"<think>\n{thought[:19_950]}</think>\n\\boxed{{{i % 9}}}"
+            return {"id": f"p{i // 16}", "sample": i % 16, "response": response, "finish_reason": "stop",
+                    "tokens": 8000 + i % 999, "correct": i % 9 == 7, "status": "correct"}
 
         traces = write(args.folder / "traces.jsonl", map(trace, range(args.traces)))
         size = traces.stat().st_size / 1e9

@@ -1,4 +1,4 @@
-"""curate.py: every filter against a table of cases, decontamination against an independent search, bytes, ends, the page."""
+"""curate.py: filters against tables of cases, decontamination against an independent search, bytes, ends, the page."""
 
 import html.parser
 import json
@@ -43,22 +43,23 @@ def problem(name, prompt=None, answer="1", **more) -> dict:
 
 def curated(folder: Path, traces: list, problems: list, filters: str, **knobs):
     """Runs the stage in this process; returns (kept samples as "id/sample", RL ids, {what was removed: why})."""
-    cfg = curate.Config(generations=write(folder / "generations.jsonl", traces), filters=filters,
-                        problems=write(folder / "problems.jsonl", problems), output_dir=str(folder / "out"), workers=1, **knobs)
+    traces, problems = write(folder / "generations.jsonl", traces), write(folder / "problems.jsonl", problems)
+    cfg = curate.Config(generations=traces, problems=problems, filters=filters, output_dir=str(folder / "out"), workers=1, **knobs)
     shutil.rmtree(cfg.output_dir, ignore_errors=True)
     curate.curate(curate.check_config(cfg))
     out = Path(cfg.output_dir)
     removed = {f"{r['id']}/{r['sample']}" if r["sample"] is not None else r["id"]: f"{r['filter']}: {r['why']}"
                for r in read(out / "removed.jsonl")}
-    return [f"{r['id']}/{r['sample']}" for r in read(out / "sft.jsonl")], [r["id"] for r in read(out / "rl.jsonl")], removed
+    kept = [f"{r['id']}/{r['sample']}" for r in read(out / "sft.jsonl")]
+    return kept, [r["id"] for r in read(out / "rl.jsonl")], removed
 
 
 def command(*args, **env) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "curate.py"), *map(str, args)], capture_output=True, text=True, timeout=300,
-                          env=os.environ | env)
+    return subprocess.run([sys.executable, str(ROOT / "curate.py"), *map(str, args)], capture_output=True, text=True,
+                          timeout=300, env=os.environ | env)
 
 
-# ------------------------------------------------------------------------------------------- filters that read a response
+# ----------------------------------------------------------------------------------------- filters that read a response
 @pytest.mark.parametrize("text, why", [
     ("<think>a</think>b", ""),
     ("Well. <think>a</think>\n\\boxed{3}", ""),
@@ -75,7 +76,8 @@ def test_think(text, why):
     assert curate.think(text, {}, "", CFG) == why
 
 
-LOOP = "I should check this once more before I answer because the sum of the digits must be nine and not eight so"  # 21 words
+LOOP = "I should check this once more before I answer because the sum of the digits must be nine and not eight so"
+assert len(LOOP.split()) > 20
 
 
 @pytest.mark.parametrize("text, found", [
@@ -104,12 +106,12 @@ def test_repetition_agrees_with_counting():
 
 
 @pytest.mark.parametrize("prompt, thought, alike", [
-    ("Find the sum of the digits of the number that is given.", "We add the digits of the number and that is it.", True),
+    ("Find the sum of the digits of the number that is given.", "We add the digits of the number: that is it.", True),
     ("Find the sum of the digits of the number that is given.", "首先我们把所有的数字加起来,得到答案。", False),
     ("求所有数字的和。", "首先我们把所有的数字加起来 $x^2+\\frac{1}{2}$,得到答案。", True),
     ("求所有数字的和。", "First the digits of the number are added, and that is it.", False),
-    ("Find the sum of the digits of the number that is given.", "Wir addieren die Ziffern und das ist die Summe mit der wir", False),
-    ("Trouvez la somme des chiffres pour les nombres que la suite donne.", "On prend la somme des chiffres et une suite que les", True),
+    ("Find the sum of the digits of the number that is given.", "Wir addieren die Ziffern, und das ist die Summe.", False),
+    ("Trouvez la somme des chiffres pour les nombres.", "On prend la somme des chiffres et une suite.", True),
     ("Найдите сумму цифр числа.", "Сначала сложим все цифры числа.", True),
     ("Найдите сумму цифр числа.", "The digits of the number are added and that is it.", False),
     ("Compute $9!$.", "We multiply the numbers from 1 to 9 and that is the product.", True),  # Latin, no more is known
@@ -128,12 +130,12 @@ def test_truncated(tmp_path):
     assert kept == ["a/0", "a/2"] and removed == {"a/1": "truncated: length limit"}
 
 
-# --------------------------------------------------------------------------------------------- filters that see the index
+# ------------------------------------------------------------------------------------------- filters that see the index
 def test_duplicates(tmp_path):
-    problems = [problem("a", "What is  7 times\n8?"), problem("b", "what IS 7 times 8?"), problem("c", "What is 7 times 9?")]
-    traces = [trace("a", 0, "It is 56."), trace("a", 1, "it  is\n56."), trace("a", 2, "It is 57."), trace("b", 0, "Other."),
-              trace("c", 0, "It is 56.")]
-    kept, rl, removed = curated(tmp_path, traces, problems, "duplicate_prompts duplicate_responses".replace(" ", ","))
+    problems = [problem("a", "What is  7 times\n8?"), problem("b", "what IS 7 times 8?"), problem("c", "And 7 * 9?")]
+    traces = [trace("a", 0, "It is 56."), trace("a", 1, "it  is\n56."), trace("a", 2, "It is 57."),
+              trace("b", 0, "Other."), trace("c", 0, "It is 56.")]
+    kept, rl, removed = curated(tmp_path, traces, problems, "duplicate_prompts,duplicate_responses")
     assert kept == ["a/0", "a/2", "c/0"] and rl == ["a", "c"]
     assert removed == {"b": "duplicate_prompts: as problems a", "b/0": "duplicate_prompts: as problems a",
                        "a/1": "duplicate_responses: as sample 0"}
@@ -147,7 +149,8 @@ def test_near_duplicates(tmp_path):
     near = [*first[:150], "changed", *first[151:]]  # 5-grams: 291 of 301 shared, Jaccard 0.967
     half = [*first[:150], *other[150:]]  # Jaccard about 0.33
     problems = [problem(name, " ".join(text)) for name, text in zip("abcd", (first, near, half, other))]
-    traces = [trace("a", i, " ".join(text)) for i, text in enumerate((first, near, half))] + [trace("d", 0, " ".join(near))]
+    traces = [trace("a", i, " ".join(text)) for i, text in enumerate((first, near, half))]
+    traces += [trace("d", 0, " ".join(near))]
     kept, rl, removed = curated(tmp_path, traces, problems, "near_duplicate_prompts,near_duplicate_responses")
     assert rl == ["a", "c", "d"] and kept == ["a/0", "a/2", "d/0"]
     assert removed["b"] == "near_duplicate_prompts: nearly as problems a"
@@ -180,7 +183,8 @@ def test_correctness(tmp_path, keep, kept):
 @pytest.mark.parametrize("choose, kept", [("longest", {"a/1", "a/3"}), ("shortest", {"a/0", "a/2"}), ("random", None)])
 def test_per_prompt(tmp_path, choose, kept):
     traces = [trace("a", i, "x" * length) for i, length in enumerate((2, 9, 3, 7))] + [trace("b", 0, "long " * 9)]
-    found, _, removed = curated(tmp_path, traces, [problem("a"), problem("b")], "per_prompt", max_traces=2, choose=choose)
+    problems = [problem("a"), problem("b")]
+    found, _, removed = curated(tmp_path, traces, problems, "per_prompt", max_traces=2, choose=choose)
     assert len(found) == 3 and found == sorted(found) and "b/0" in found
     assert kept is None or set(found) == kept | {"b/0"}
     assert {*removed} | {*found} == {"a/0", "a/1", "a/2", "a/3", "b/0"}
@@ -205,7 +209,8 @@ def test_quotas(tmp_path, capsys):
         assert "SOURCE=TRACES" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("low, high, rl", [(0.5, 1, ["half", "all"]), (0.25, 0.75, ["quarter", "half"]), (0.51, 1, ["all"])])
+@pytest.mark.parametrize("low, high, rl", [
+    (0.5, 1, ["half", "all"]), (0.25, 0.75, ["quarter", "half"]), (0.51, 1, ["all"])])
 def test_pass_rate(tmp_path, low, high, rl):
     rights = {"none": 0, "quarter": 1, "half": 2, "all": 4}
     traces = [trace(name, i, correct=i < right) for name, right in rights.items() for i in range(4)]
@@ -219,9 +224,9 @@ def test_majority(tmp_path):
     """A majority is more than half. Without a ground truth the answer of a majority stands in, and the row says so."""
     problems = [problem("agree"), problem("tie"), problem("open", answer=None), problem("split", answer=None),
                 problem("code", answer=None, data_source="coder1", ground_truth={"functional": ["assert f()"]})]
-    boxed = [("agree", 3, ["1"] * 4), ("tie", 2, ["1"] * 4), ("open", 0, ["\\frac{7}{2}", "\\frac {7}{2}", "\\frac{7}{2}", "9"]),
-             ("split", 0, ["8", "8", "9", ""])]
-    traces = [trace(name, i, f"\\boxed{{{answer}}}" if answer else "I give up", correct=None if name in ("open", "split") else i < right)
+    boxed = [("agree", 3, ["1"] * 4), ("tie", 2, ["1"] * 4), ("split", None, ["8", "8", "9", ""]),
+             ("open", None, ["\\frac{7}{2}", "\\frac {7}{2}", "\\frac{7}{2}", "9"])]
+    traces = [trace(name, i, f"\\boxed{{{answer}}}" if answer else "I give up", right if right is None else i < right)
               for name, right, answers in boxed for i, answer in enumerate(answers)]
     _, rl, removed = curated(tmp_path, traces, problems, "majority")
     assert rl == ["agree", "open", "code"]
@@ -258,7 +263,7 @@ def test_ground_truth(tmp_path):
 
 
 def test_order_of_filters_counts(tmp_path):
-    """The longest trace is wrong: first the right ones and then the longest is not first the longest and then the right."""
+    """The longest trace is wrong: the longest of the right ones is not the right ones of the longest."""
     traces = [trace("a", 0, "short"), trace("a", 1, "long, and wrong", correct=False), trace("a", 2, "middling")]
     knobs = dict(keep="right", max_traces=1, choose="longest")
     assert curated(tmp_path, traces, [problem("a")], "correctness,per_prompt", **knobs)[0] == ["a/2"]
@@ -266,7 +271,7 @@ def test_order_of_filters_counts(tmp_path):
         curated(tmp_path, traces, [problem("a")], "per_prompt,correctness", **knobs)
 
 
-# ------------------------------------------------------------------------------------------------------- decontamination
+# ------------------------------------------------------------------------------------------------------ decontamination
 def nine_grams(text: str) -> set[str]:
     words = re.sub("[^a-z0-9]+", " ", text.lower()).split()
     return {" ".join(words[i:i + 9]) for i in range(len(words) - 8)}
@@ -275,11 +280,12 @@ def nine_grams(text: str) -> set[str]:
 def planted(rng: random.Random) -> tuple[list[dict], list[dict]]:
     """(50 benchmark problems, 5,000 prompts with one version of each among them)."""
     vocabulary = ["".join(rng.choice("abcdefghijklmnop") for _ in range(rng.randint(2, 9))) for _ in range(1500)]
-    sentence = lambda n: " ".join(rng.choice(vocabulary) if rng.random() < 0.9 else str(rng.randint(2, 99)) for _ in range(n))
-    benchmark = [{"id": f"b{i}", "problem": f"Let ${sentence(rng.randint(12, 60))}$. Find {sentence(5)}.", "answer": "1"}
-                 for i in range(50)]
+    vocabulary += map(str, range(2, 99))
+    sentence = lambda n: " ".join(rng.choices(vocabulary, k=n))
+    texts = [f"Let ${sentence(rng.randint(12, 60))}$. Find {sentence(5)}." for i in range(50)]
+    benchmark = [{"id": f"b{i}", "problem": text, "answer": "1"} for i, text in enumerate(texts)]
     prompts = [f"Question {i}: {sentence(rng.randint(5, 120))}" for i in range(4950)]
-    for i, text in enumerate(row["problem"] for row in benchmark):
+    for i, text in enumerate(texts):
         words = text.split()
         if i % 4 == 1:  # other white space, case and punctuation
             text = "\n\t".join(words).upper().replace("$", " , ")
@@ -322,23 +328,28 @@ def test_decontamination_finds_what_shares_nine_words_and_nothing_else(tmp_path)
     ("求方程的所有负整数解之积是多少?", False),
 ])
 def test_words(tmp_path, prompt, found):
-    path = write(tmp_path / "bench.jsonl", [{"problem": p, "answer": 1} for p in (
-        "Compute the sine of thirty degrees.", "Let n be the least number such that every digit is odd.", "请求方程的所有正整数解之和是多少。")])
-    _, rl, _ = curated(tmp_path, [trace("other", 0)], [problem("a", prompt), problem("other")], "decontaminate", benchmarks=path)
+    texts = ("Compute the sine of thirty degrees.", "Let n be the least number such that every digit is odd.",
+             "请求方程的所有正整数解之和是多少。")
+    path = write(tmp_path / "bench.jsonl", [{"problem": text, "answer": 1} for text in texts])
+    problems = [problem("a", prompt), problem("other")]
+    _, rl, _ = curated(tmp_path, [trace("other", 0)], problems, "decontaminate", benchmarks=path)
     assert ("a" not in rl) == found
 
 
 def test_phrases_of_a_benchmark_can_be_left_out(tmp_path):
     suffix = "Please reason step by step, and put your final answer within \\boxed{}."
-    path = write(tmp_path / "bench.jsonl", [{"problem": f"What is {n} squared? {suffix}", "answer": n * n} for n in range(10)])
-    problems = [problem("a", f"What is the capital of France? {suffix}"), problem("b", "What is 7 squared? Please reason step by step.")]
+    rows = [{"problem": f"What is {n} squared? {suffix}", "answer": n * n} for n in range(10)]
+    path = write(tmp_path / "bench.jsonl", rows)
+    problems = [problem("a", f"What is the capital of France? {suffix}"),
+                problem("b", "What is 7 squared? Please reason step by step.")]
     with pytest.raises(SystemExit):  # by the letter every prompt shares the phrase
         curated(tmp_path, [trace("a", 0)], problems, "decontaminate", benchmarks=path)
-    _, rl, removed = curated(tmp_path, [trace("a", 0)], problems, "decontaminate", benchmarks=f"mine={path}", common_ngrams=0.5)
+    knobs = dict(benchmarks=f"mine={path}", common_ngrams=0.5)
+    _, rl, removed = curated(tmp_path, [trace("a", 0)], problems, "decontaminate", **knobs)
     assert rl == ["a"] and removed["b"].endswith("with mine 7")
 
 
-# ----------------------------------------------------------------------------------------------------------- rows, files
+# ---------------------------------------------------------------------------------------------------------- rows, files
 def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
     good = json.dumps(trace("a", 0))
     bad = {2: "{", 3: "[1]", 5: json.dumps({"id": "a"}), 6: json.dumps(trace("zz", 0)), 7: "[" * 100_000,
@@ -348,7 +359,8 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
     path = tmp_path / "g.jsonl"
     path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe{}\n")
     problems = write(tmp_path / "p.jsonl", [problem("a"), {"id": "b"}, "null", problem("c", answer=None)])
-    done = command("--generations", path, "--problems", problems, "--filters", "truncated", "--output_dir", tmp_path / "out")
+    done = command("--generations", path, "--problems", problems, "--filters", "truncated",
+                   "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     removed = read(tmp_path / "out" / "removed.jsonl")
     named = [r["why"] for r in removed if r["filter"] == "bad_row"]
@@ -362,7 +374,8 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
 
 
 @pytest.mark.parametrize("args, words", [
-    (("--filters", "truncated", "correctness", "--keep", "right"), "correctness took the last 1 of 2 rows of sft.jsonl (1 times: wrong)"),
+    (("--filters", "truncated", "correctness", "--keep", "right"),
+     "correctness took the last 1 of 2 rows of sft.jsonl (1 times: wrong)"),
     (("--filters", "truncated", "pass_rate"), "pass_rate took the last 1 of 1 rows of rl.jsonl"),
     (("--filters", "nonsense"), "unknown 'nonsense'"),
     (("--filters", "decontaminate"), "decontaminate needs some"),
@@ -373,9 +386,10 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
 ])
 def test_mistakes_end_in_one_line(tmp_path, args, words):
     traces = [trace("a", 0, correct=False), trace("a", 1, correct=False, finish_reason="length")]
-    files = ("--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "p.jsonl", [problem("a")]))
-    done = command(*files, "--output_dir", tmp_path / "out", *args)
-    assert done.returncode == 2 and any(words in line for line in done.stderr.splitlines()) and "Traceback" not in done.stderr
+    problems = write(tmp_path / "p.jsonl", [problem("a")])
+    done = command("--generations", write(tmp_path / "g.jsonl", traces), "--problems", problems,
+                   "--output_dir", tmp_path / "out", *args)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "curation.json").exists()
 
 
@@ -386,9 +400,11 @@ def test_only_sft_is_asked(tmp_path):
 
 def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path):
     rng = random.Random(5)
-    problems = [problem(f"p{i}", f"What is {i % 25} plus {i}?" if i % 9 else "Same?", source=f"s{i % 3}") for i in range(60)]
-    traces = [trace(f"p{i}", s, rng.choice(["<think>a</think>b", "no tags", f"<think>{i}</think>{s}"]), rng.random() < 0.6,
-                    finish_reason=rng.choice(["stop", "stop", "length"])) for i in range(60) for s in range(6)]
+    problems = [problem(f"p{i}", f"What is {i}?" if i % 9 else "Same?", source=f"s{i % 3}") for i in range(60)]
+    texts = lambda i, s: ["<think>a</think>b", "no tags", f"<think>{i}</think>{s}"]
+    traces = [trace(f"p{i}", s, rng.choice(texts(i, s)), rng.random() < 0.6) for i in range(60) for s in range(6)]
+    for row in traces[::5]:
+        row["finish_reason"] = "length"
     filters = "duplicate_prompts,truncated,think,duplicate_responses,correctness,per_prompt,quotas,pass_rate"
     kept, rl, _ = curated(tmp_path, traces, problems, filters, keep="right_easy", max_traces=2, quotas="s1=7")
     removed = [r for r in read(tmp_path / "out" / "removed.jsonl")]
@@ -421,14 +437,15 @@ def test_the_next_stages_take_the_rows(tmp_path):
 
 
 def test_ids_are_those_of_eval(tmp_path):
-    """Rows without an id are called by their number; NAME=FILE is the benchmark; ids that occur twice carry their number."""
+    """Rows without an id are called by their number, NAME=FILE is the benchmark, double ids carry their number."""
     one = write(tmp_path / "one.jsonl", [{"problem": "First?", "answer": "1"}, {"problem": "Second?", "answer": "2"}])
-    two = write(tmp_path / "two.jsonl", [{"problem": "Third?", "answer": "3"}, {"id": "x", "problem": "X?", "answer": "3"},
-                                         {"id": "x", "problem": "Y?", "answer": "3"}])
-    traces = [{**trace("0", 0), "benchmark": "one"}, {**trace("1", 0), "benchmark": "one"}, {**trace("0", 0), "benchmark": "zwei"},
-              {**trace("x#2", 0), "benchmark": "zwei"}, {**trace("x", 0), "benchmark": "zwei"}]
-    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", traces), problems=f"{one},zwei={two}", data_source="math_verify",
-                        filters="truncated", output_dir=str(tmp_path / "out"), workers=1)
+    double = [{"id": "x", "problem": "X?", "answer": "3"}, {"id": "x", "problem": "Y?", "answer": "3"}]
+    two = write(tmp_path / "two.jsonl", [{"problem": "Third?", "answer": "3"}, *double])
+    called = [("one", "0"), ("one", "1"), ("zwei", "0"), ("zwei", "x#2"), ("zwei", "x")]
+    traces = [trace(name, 0) | {"benchmark": benchmark} for benchmark, name in called]
+    generations = write(tmp_path / "g.jsonl", traces)
+    cfg = curate.Config(generations=generations, problems=f"{one},zwei={two}", filters="truncated",
+                        data_source="math_verify", output_dir=str(tmp_path / "out"), workers=1)
     curate.curate(curate.check_config(cfg))
     rows = read(tmp_path / "out" / "sft.jsonl")
     assert [row["messages"][0]["content"] for row in rows] == ["First?", "Second?", "Third?", "Y?"]
@@ -439,9 +456,10 @@ def test_generations_of_other_tools(tmp_path):
     """They hold their prompts: messages, or prompt and several responses; the same prompt is one problem."""
     rows = [{"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "<think>h</think>1"}]},
             {"conversations": [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "<think>h</think>uno"}]},
-            {"prompt": "Two?", "responses": ["h</think>2", "<think>h</think>3"]}, {"problem": "Three?", "completion": "3"}]
-    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), filters="per_prompt,think", think_opened=True, outputs="sft",
-                        output_dir=str(tmp_path / "out"), workers=1)
+            {"prompt": "Two?", "responses": ["h</think>2", "<think>h</think>3"]},
+            {"problem": "Three?", "completion": "3"}]
+    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), filters="per_prompt,think", think_opened=True,
+                        outputs="sft", output_dir=str(tmp_path / "out"), workers=1)
     curate.curate(curate.check_config(cfg))
     kept = read(tmp_path / "out" / "sft.jsonl")
     assert [(r["messages"][0]["content"], r["messages"][1]["content"], r["sample"]) for r in kept] == [
@@ -451,7 +469,8 @@ def test_generations_of_other_tools(tmp_path):
 
 def test_parts_hold_every_line_once(tmp_path):
     rng = random.Random(1)
-    lines = ["", *(json.dumps({"n": i, "text": "é" * rng.randint(0, 40)}, ensure_ascii=False) for i in range(200)), "", "broken"]
+    rows = [json.dumps({"n": i, "text": "é" * rng.randint(0, 40)}, ensure_ascii=False) for i in range(200)]
+    lines = ["", *rows, "", "broken"]
     path = tmp_path / "rows.jsonl"
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     for size in (1, 7, 64, 1000, 10**6):
@@ -461,9 +480,7 @@ def test_parts_hold_every_line_once(tmp_path):
 
 
 def test_parquet_and_folders_give_the_same_rows(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     traces = [trace(f"p{i}", s, "word " * i + str(s)) for i in range(50) for s in range(3)]
     problems = [problem(f"p{i}") for i in range(50)]
     curated(tmp_path, traces, problems, "duplicate_responses")
@@ -471,23 +488,25 @@ def test_parquet_and_folders_give_the_same_rows(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     for i in range(3):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(traces[50 * i:50 * i + 50]), folder / f"{i}.parquet")
-    cfg = curate.Config(generations=str(folder), problems=str(tmp_path / "problems.jsonl"), filters="duplicate_responses",
-                        output_dir=str(tmp_path / "out2"), workers=2)
+        parquet.write_table(pyarrow.Table.from_pylist(traces[50 * i:50 * i + 50]), folder / f"{i}.parquet")
+    cfg = curate.Config(generations=str(folder), problems=str(tmp_path / "problems.jsonl"), workers=2,
+                        filters="duplicate_responses", output_dir=str(tmp_path / "out2"))
     curate.curate(curate.check_config(cfg))
     assert {name: (tmp_path / "out2" / name).read_bytes() for name in expected} == expected
 
 
-# -------------------------------------------------------------------------------------------------------- bytes and ends
+# ------------------------------------------------------------------------------------------------------- bytes and ends
 def many(tmp_path: Path, prompts: int = 300, samples: int = 8, length: int = 60) -> list[str]:
     rng = random.Random(2)
     problems = [problem(f"p{i}", f"How much is {i} and {i + 1}?", source=f"s{i % 4}") for i in range(prompts)]
-    traces = [trace(f"p{i}", s, f"<think>{' '.join(rng.choices('abcdefgh', k=length))}</think>{s % 3}", rng.random() < 0.5)
+    thought = lambda: " ".join(rng.choices("abcdefgh", k=length))
+    traces = [trace(f"p{i}", s, f"<think>{thought()}</think>{s % 3}", rng.random() < 0.5)
               for i in range(prompts) for s in range(samples)]
+    benchmark = write(tmp_path / "b.jsonl", [{"problem": "How much is 5 and 6?", "answer": 11}])
     return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "p.jsonl", problems),
-            "--benchmarks", write(tmp_path / "b.jsonl", [{"problem": "How much is 5 and 6?", "answer": 11}]), "--filters",
-            "duplicate_prompts", "decontaminate", "think", "repetition", "language", "correctness", "per_prompt", "quotas", "pass_rate",
-            "--keep", "right_easy", "--max_traces", "3", "--quotas", "s1=100"]
+            "--benchmarks", benchmark, "--filters", "duplicate_prompts", "decontaminate", "think", "repetition",
+            "language", "correctness", "per_prompt", "quotas", "pass_rate", "--keep", "right_easy", "--max_traces", "3",
+            "--quotas", "s1=100"]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -521,8 +540,8 @@ def test_a_killed_run_starts_over(tmp_path):
     out = tmp_path / "out"
     killed = 0
     for wait in ("prompts.jsonl.partial", "sft.jsonl.partial"):
-        run = subprocess.Popen([sys.executable, str(ROOT / "curate.py"), *args, "--output_dir", str(out)], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+        run = subprocess.Popen([sys.executable, str(ROOT / "curate.py"), *args, "--output_dir", str(out)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while run.poll() is None and not ((out / wait).exists() and (out / wait).stat().st_size):
             time.sleep(0.005)
         workers = children_of(run.pid)
@@ -550,8 +569,9 @@ def test_another_curation_is_not_overwritten(tmp_path):
     assert contents(tmp_path / "out") == before
 
 
-# -------------------------------------------------------------------------------------------------------------- the page
-EVIL = "</pre></details><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><style>*{}</style>&amp;"
+# ------------------------------------------------------------------------------------------------------------- the page
+EVIL = ("</pre></details><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+        "<style>*{}</style>&amp;")
 
 
 class Elements(html.parser.HTMLParser):
@@ -577,8 +597,8 @@ def evil_page(tmp_path: Path) -> Path:
 
 def test_untrusted_text_is_text(tmp_path):
     page = Elements(evil_page(tmp_path).read_text())
-    assert page.found <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th", "td", "figure",
-                          "figcaption", "b", "svg", "rect", "text", "details", "summary", "pre"}
+    assert page.found <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th", "td",
+                          "figure", "figcaption", "b", "svg", "rect", "text", "details", "summary", "pre"}
     assert page.handlers == [] and "default-src 'none'" in (tmp_path / "out" / "curation.html").read_text()
     assert any(f"{EVIL} 2" == text for text in page.texts) and any(f"Why? {EVIL}" == text for text in page.texts)
 
@@ -588,9 +608,9 @@ def test_untrusted_text_does_not_run_in_a_browser(tmp_path):
     if not browser:
         assert not os.environ.get("KLEAR_TEST_ALL"), "chromium is not installed"
         pytest.skip("chromium is not installed")
-    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{evil_page(tmp_path)}"],
-                          capture_output=True, text=True, timeout=120)
-    assert "<title>Curation</title>" in done.stdout and done.stdout.count("<details>") == 5
+    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+                           f"file://{evil_page(tmp_path)}"], capture_output=True, text=True, timeout=120)
+    assert "<title>Curation</title>" in done.stdout and "owned" in done.stdout and "<script" not in done.stdout
 
 
 def test_page_counts(tmp_path):
@@ -602,3 +622,19 @@ def test_page_counts(tmp_path):
         cells = "".join(f"<td>{step[way][key]:,}</td>" for key in step["in"] for way in ("in", "out"))
         assert f"<tr><td>{step['filter']}</td>{cells}</tr>" in page
         assert page.count(f"<summary>{step['filter']}: ") <= 3
+
+
+def test_recipes_and_docs():
+    """The recipes are read; docs/data.md names every filter and its example of a new one works."""
+    for name in ("math", "code"):
+        args = ["--config", str(ROOT / f"recipes/distil_{name}.yaml")]
+        cfg = curate.check_config(curate.read_config(curate.Config, args, curate.MOST_USED))
+        assert cfg.max_traces == 16 and cfg.ngram == 9 and curate.shared.filters[-1] == "ground_truth"
+    page = (ROOT / "docs" / "data.md").read_text()
+    assert all(f"`{name}`" in page for name in curate.FILTERS) and not re.search("@@|TODO", page)
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "FILTERS[" in block)
+    names = {"FILTERS": {}}
+    exec(code, names)
+    kind, rule = names["FILTERS"]["short_thought"]
+    assert kind == "response" and rule("<think>hm</think>1", {}, "", CFG)
+    assert not rule(f"<think>{'a' * 99}</think>1", {}, "", CFG)
