@@ -44,7 +44,8 @@ def problem(name, prompt=None, answer="1", **more) -> dict:
 def curated(folder: Path, traces: list, problems: list, filters: str, **knobs):
     """Runs the stage in this process; returns (kept samples as "id/sample", RL ids, {what was removed: why})."""
     traces, problems = write(folder / "generations.jsonl", traces), write(folder / "problems.jsonl", problems)
-    cfg = curate.Config(generations=traces, problems=problems, filters=filters, output_dir=str(folder / "out"), workers=1, **knobs)
+    cfg = curate.Config(generations=traces, problems=problems, filters=filters, output_dir=str(folder / "out"), workers=1,
+                        **knobs)
     shutil.rmtree(cfg.output_dir, ignore_errors=True)
     curate.curate(curate.check_config(cfg))
     out = Path(cfg.output_dir)
@@ -110,7 +111,7 @@ def test_repetition_agrees_with_counting():
     ("Find the sum of the digits of the number that is given.", "首先我们把所有的数字加起来,得到答案。", False),
     ("求所有数字的和。", "首先我们把所有的数字加起来 $x^2+\\frac{1}{2}$,得到答案。", True),
     ("求所有数字的和。", "First the digits of the number are added, and that is it.", False),
-    ("Find the sum of the digits of the number that is given.", "Wir addieren die Ziffern, und das ist die Summe.", False),
+    ("Find the sum of the digits of the number that is given.", "Wir addieren, und das ist die Summe der Ziffern.", False),
     ("Trouvez la somme des chiffres pour les nombres.", "On prend la somme des chiffres et une suite.", True),
     ("Найдите сумму цифр числа.", "Сначала сложим все цифры числа.", True),
     ("Найдите сумму цифр числа.", "The digits of the number are added and that is it.", False),
@@ -600,7 +601,7 @@ def test_untrusted_text_is_text(tmp_path):
     assert page.found <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th", "td",
                           "figure", "figcaption", "b", "svg", "rect", "text", "details", "summary", "pre"}
     assert page.handlers == [] and "default-src 'none'" in (tmp_path / "out" / "curation.html").read_text()
-    assert any(f"{EVIL} 2" == text for text in page.texts) and any(f"Why? {EVIL}" == text for text in page.texts)
+    assert any(f"{EVIL} 0" == text for text in page.texts) and any(f"Why? {EVIL}" == text for text in page.texts)
 
 
 def test_untrusted_text_does_not_run_in_a_browser(tmp_path):
