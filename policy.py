@@ -1,23 +1,26 @@
-"""The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a seeded
-sampler, saving. What a researcher edits stands in the stages."""
+"""The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a
+seeded sampler. What a researcher edits stands in the stages."""
 
+import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from runs import Run, die, one_line
+from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each retry; our line tells the end of it
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
-# --------------------------------------------------------------------------------------------------------------- loading
+# -------------------------------------------------------------------------------------------------------------- loading
 def load_tokenizer(path: str):
     """The tokenizer of a Hugging Face folder or hub name; one line for a user whose folder has none."""
     try:
@@ -36,16 +39,34 @@ def load_model(path: str, dtype=torch.float32, **options) -> nn.Module:
     except LOAD_ERRORS as error:
         die(f"model: {path}: {one_line(error)}")
     if info["missing_keys"]:
-        die(f"model: {path}: its weights lack {len(info['missing_keys'])} tensors (first: {sorted(info['missing_keys'])[0]})")
+        missing = sorted(info["missing_keys"])
+        die(f"model: {path}: its weights lack {len(missing)} tensors (first: {missing[0]})")
     return lm
 
 
+def check_weights(path: str) -> None:
+    """One line for a folder whose weights are missing or cut off, before an engine starts; the hub checks its own."""
+    folder = Path(path)
+    try:
+        if folder.is_dir():
+            files = list(folder.glob("*.safetensors")) + list(folder.glob("*.bin"))
+            for index in folder.glob("*.index.json"):
+                files += {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+            for file in files or die(f"model: {path}: no weights there (*.safetensors)"):
+                if file.suffix == ".safetensors":
+                    with safe_open(file, "pt"):  # reads the header and compares it with the length of the file
+                        pass
+    except LOAD_ERRORS as error:
+        die(f"model: {path}: {one_line(error)}")
+
+
 def load_policy(cfg, path: str) -> nn.Module:
-    """The model to train, with the attention and the checkpointing of `cfg`; refused where the head is not a plain matrix."""
+    """The model to train; refused where its head is not a plain matrix."""
     lm = load_model(path, attn_implementation=cfg.attention)
-    head, special = lm.get_output_embeddings(), ("final_logit_softcapping", "logits_scaling")
-    if head is None or getattr(head, "bias", None) is not None or any(getattr(lm.config, name, None) for name in special):
-        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling); HeadLogprobs would be wrong for it")
+    head = lm.get_output_embeddings()
+    special = any(getattr(lm.config, name, None) for name in ("final_logit_softcapping", "logits_scaling"))
+    if head is None or getattr(head, "bias", None) is not None or special:
+        die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling); HeadLogprobs would be wrong")
     if cfg.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm
@@ -59,12 +80,27 @@ def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
     return stop_ids, pad if pad is not None else stop_ids[0] if stop_ids else 0
 
 
-# ------------------------------------------------------------------------------------------------------------------ head
+def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
+    """Adds the tokens that end a turn in the training data to eos_token_id: a base model (Qwen3-8B-Base) knows
+    <|endoftext|> alone, and rl_gppo.py and vLLM would not stop at the template's <|im_end|>."""
+    config = lm.generation_config
+    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    known = [i for i in known if i is not None]
+    if set(end_ids) - set(known):
+        config.eos_token_id = end_ids + [i for i in known if i not in end_ids]
+        config._from_model_config = False  # or generate would take eos from config.json again
+    try:
+        config.validate(strict=True)
+    except ValueError:  # temperature without do_sample, found in published models, would stop save_pretrained
+        config.do_sample = True
+
+
+# ----------------------------------------------------------------------------------------------------------------- head
 class HeadLogprobs(torch.autograd.Function):
     """log softmax(h·Wᵀ/τ)[target] and its entropy, (N,) fp32 each, without ever holding (N, V) logits.
 
     Logits exist for `chunk` tokens at a time, in fp32 (a bf16 head adds noise to the ratio), and are recomputed in
-    backward. With p = softmax: d logprob/d logits = (onehot - p)/τ; the entropy is for masks and logs and has no gradient.
+    backward. With p = softmax: d logprob/d logits = (onehot - p)/τ; the entropy, for masks and logs, has no gradient.
     """
 
     @staticmethod
@@ -89,8 +125,8 @@ class HeadLogprobs(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
                 # the entropy needs exp(x) beside x: for 64 tokens at a time
-                pieces = zip(*(t.split(64) for t in (logits, targets[part, None], logprobs[part], lse[part], entropy[part])))
-                for x, target, logprob, log_sum, h in pieces:
+                tensors = logits, targets[part, None], logprobs[part], lse[part], entropy[part]
+                for x, target, logprob, log_sum, h in zip(*(t.split(64) for t in tensors)):
                     top = x.amax(-1, keepdim=True)
                     x -= top
                     picked = x.gather(-1, target).squeeze(-1)
@@ -126,23 +162,23 @@ class HeadLogprobs(torch.autograd.Function):
 
 
 class Policy(nn.Module):
-    """The language model with its head inside one root forward: DDP and FSDP2 hook that, and see every parameter used."""
+    """The language model with its head inside one root forward: DDP and FSDP2 hook that and see all parameters used."""
 
     def __init__(self, lm: nn.Module):
         super().__init__()
         self.lm = lm
         self._no_split_modules = lm._no_split_modules  # Accelerate's FSDP2 wraps these layers
 
-    def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are the
-        flat positions of input_ids (rows, length) that predict them."""
+    def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
+        """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
+        the flat positions of input_ids (rows, length) that predict them."""
         hidden = self.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
                                     use_cache=False).last_hidden_state.flatten(0, 1)[batch["index"]]  # (N, D)
         weight = self.lm.get_output_embeddings().weight
         return HeadLogprobs.apply(hidden, weight, batch["targets"], temperature, chunk, entropy)
 
 
-# --------------------------------------------------------------------------------------------------------- micro-batches
+# -------------------------------------------------------------------------------------------------------- micro-batches
 def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed: bool) -> list[list[list[int]]]:
     """[rank][micro-batch] -> positions, each micro-batch within token_budget (padding included unless packed).
 
@@ -153,33 +189,48 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
         rank = load.index(min(load))
         by_rank[rank].append(i)
         load[rank] += lengths[i]
-    plan = []
-    for positions in by_rank:
-        # Sorted by length, rows of one micro-batch are alike. Of all cuts the cheapest (dynamic programming over its last
-        # micro-batch): tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would starve on small ones.
-        best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
-        for end in range(1, len(positions) + 1):
-            choices, packed_size = [], 0
-            for begin in range(end - 1, -1, -1):
-                packed_size += lengths[positions[begin]]
-                size = packed_size if packed else lengths[positions[begin]] * (end - begin)
-                if size > token_budget and begin < end - 1:
-                    break
-                choices.append((best[begin][0] + size + token_budget / 32, begin))
-            best.append(min(choices))
-        micros, end = [], len(positions)
-        while end:
-            micros.append(positions[best[end][1]:end])
-            end = best[end][1]
-        plan.append(micros[::-1])
+    plan = [(fill_rows if packed else cut_alike)(positions, lengths, token_budget) for positions in by_rank]
     most = max(map(len, plan))
     return [micros + [[]] * (most - len(micros)) for micros in plan]
 
 
+def fill_rows(positions: list[int], lengths: list[int], token_budget: int) -> list[list[int]]:
+    """Each sample, longest first, into the first row that has room for it."""
+    micros, room = [], []
+    for i in positions:
+        at = next((k for k, left in enumerate(room) if lengths[i] <= left), len(room))
+        if at == len(room):
+            micros.append([])
+            room.append(token_budget)
+        micros[at].append(i)
+        room[at] -= lengths[i]
+    return micros
+
+
+def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> list[list[int]]:
+    """Sorted by length, rows of one micro-batch are alike and little is padding. Of all cuts the cheapest, by dynamic
+    programming over its last micro-batch: tokens computed, and 1/32 of the budget for each micro-batch, or a GPU would
+    starve on small ones."""
+    best = [(0.0, 0)]  # [end] -> (cost of the first `end` samples, where the last micro-batch begins)
+    for end in range(1, len(positions) + 1):
+        choices = []
+        for begin in range(end - 1, -1, -1):
+            size = lengths[positions[begin]] * (end - begin)
+            if size > token_budget and begin < end - 1:
+                break
+            choices.append((best[begin][0] + size + token_budget / 32, begin))
+        best.append(min(choices))
+    micros, end = [], len(positions)
+    while end:
+        micros.append(positions[best[end][1]:end])
+        end = best[end][1]
+    return micros[::-1]
+
+
 def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tensor, np.ndarray]:
-    """(input_ids, position_ids, flat position at which each row starts). Padded on the right: with causal attention nothing
-    real sees the padding, so there is no mask to build. Packed: all in one row, position_ids restart, and attention keeps
-    the rows apart by them."""
+    """(input_ids, position_ids, flat position at which each row starts). Padded on the right: with causal attention
+    nothing real sees the padding, so there is no mask to build. Packed: all in one row, position_ids restart, and
+    attention keeps the rows apart by them."""
     positions, width = [torch.arange(len(row)) for row in rows], max(map(len, rows))
     if packed:
         return torch.cat(rows)[None], torch.cat(positions)[None], np.cumsum([0] + [len(row) for row in rows[:-1]])
@@ -187,11 +238,11 @@ def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tens
     return padded, torch.arange(width).expand(len(rows), -1), np.arange(len(rows)) * width
 
 
-# -------------------------------------------------------------------------------------------------------------- sampling
+# ------------------------------------------------------------------------------------------------------------- sampling
 class SeededSampler(LogitsProcessor):
-    """Draws each row's token with the row's own generator, so that a sample depends on its seed alone and not on its batch;
-    keeps the logprob of the drawn token and leaves a greedy choice to generate(). Penalty, temperature (0 = greedy), top_k,
-    top_p come in vLLM's order. real: (rows, prompt length) bool, False on padding, which must not be penalised."""
+    """Draws each row's token with the row's own generator, so that a sample depends on its seed alone and not on its
+    batch; keeps the logprob of the drawn token and leaves a greedy choice to generate(). Penalty, temperature (0 is
+    greedy), top_k, top_p come in vLLM's order. real: (rows, prompt length) bool, False on padding."""
 
     def __init__(self, seeds: list[int], temperature: float, top_p: float = 1.0, top_k: int = 0, penalty: float = 1.0,
                  real: Tensor | None = None):
@@ -218,28 +269,11 @@ class SeededSampler(LogitsProcessor):
             beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
             inside = torch.full_like(logprobs, -torch.inf).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))
             logprobs = inside.log_softmax(-1)
-        if not self.noise:  # for many steps at once where the vocabulary is small: a call a row and step would cost more
+        if not self.noise:  # for many steps at once where the vocabulary is small: a call a row and step costs more
             shape = max(1, 4096 // x.shape[-1]), x.shape[-1]
-            self.noise = list(torch.stack([torch.empty(shape).exponential_(generator=g) for g in self.generators], 1).log())
-        noise = self.noise.pop(0).to(x.device) if self.temperature else 0.0  # argmax of log p + Gumbel noise is a draw from p
-        token = (logprobs - noise).argmax(-1, keepdim=True)
+            drawn = [torch.empty(shape).exponential_(generator=generator) for generator in self.generators]
+            self.noise = list(torch.stack(drawn, 1).log())
+        noise = self.noise.pop(0).to(x.device) if self.temperature else 0.0
+        token = (logprobs - noise).argmax(-1, keepdim=True)  # argmax of log p + Gumbel noise is a draw from p
         self.logprobs.append(logprobs.gather(-1, token))
         return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
-
-
-# ---------------------------------------------------------------------------------------------------------------- saving
-def save_pretrained(folder: Path, run: Run) -> None:
-    """A Hugging Face folder that the stages and vLLM load. All ranks call it (FSDP2 gathers), rank 0 writes."""
-    lm, dtype = run.bare.lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
-    full, tied = {}, lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
-    for name, t in lm.state_dict().items():
-        if tied and name in (lm._tied_weights_keys or {}):
-            continue  # it is the embedding
-        t = t.full_tensor() if hasattr(t, "full_tensor") else t
-        if run.rank == 0:
-            full[name] = t.to("cpu", dtype)
-    if run.rank == 0:
-        lm.config.dtype = dtype  # vLLM computes in what config.json says
-        lm.save_pretrained(folder, state_dict=full)
-        lm.config.dtype = torch.float32
-        run.tokenizer.save_pretrained(folder)

@@ -1,13 +1,13 @@
 """Reinforcement learning with GPPO (Gradient-Preserving clipping Policy Optimization), the RL stage of Klear-Reasoner
 (Su et al., arXiv 2508.07629). The whole stage is in this file; read it from the top.
 
-    accelerate launch rl_gppo.py                                       # embedded default: tiny model, a+b+c, CPU, minutes
-    accelerate launch rl_gppo.py --config recipes/toy_code.yaml        # the same with programs run in the sandbox
+    accelerate launch rl_gppo.py                                   # embedded default: tiny model, sums, CPU, minutes
+    accelerate launch rl_gppo.py --config recipes/toy_code.yaml    # the same with programs run in the sandbox
     accelerate launch --config_file recipes/fsdp2_8gpu.yaml rl_gppo.py --config recipes/klear_math_8b.yaml
-    python plan.py --config recipes/klear_math_8b.yaml --gpus 8        # memory and FLOPs of that run; loads no weights
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 8    # memory and FLOPs of that run; loads no weights
 
-What GPPO changes. With the importance ratio r = π(y_t)/π_old(y_t) and the advantage A, clipped PPO gives no gradient to a
-token with r > 1+εh, A > 0 or with r < 1-εl, A < 0. GPPO keeps that gradient and bounds it (Eq. 11, sg = stop-gradient):
+What GPPO changes. With the importance ratio r = π(y_t)/π_old(y_t) and the advantage A, clipped PPO gives no gradient to
+a token with r > 1+εh, A > 0 or with r < 1-εl, A < 0. GPPO keeps it, and bounds it (Eq. 11, sg = stop-gradient):
 
     J = min( r·A,  clip(r, (1-εl)/sg(r)·r, (1+εh)/sg(r)·r)·A )
 
@@ -25,7 +25,7 @@ The bracket r/sg(r) is 1 in value and ∇log π in gradient, so J has the value 
 (arXiv 2512.05591). A step is: rollout -> reward -> advantage -> several mini-batch updates -> weights to the engine.
 
 Differs from the paper or its released code, on purpose:
-- The reward of a response without think tags is -1, never better than an honest wrong answer (released: -0.5 and -2; knobs).
+- The reward of a response without think tags is -1, never better than an honest wrong one (released: -0.5 and -2).
 - Code reward is the share of tests passed (released: 2p-1, `code_reward: signed_pass_rate`).
 - The std of Eq. 4 is over the group (1/M) + 1e-6. Groups without spread in reward are dropped before it (§5.2.5).
 - The LM loss (Eq. 13) is taken over the correct responses of the groups that were kept.
@@ -48,19 +48,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import rewards
 import toy
-from checkpoints import load_checkpoint, save_checkpoint, save_final
-from policy import Policy, SeededSampler, end_of_turn, lay_out, load_policy, load_tokenizer, plan_microbatches
+from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches
+from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
-from runs import (Amount, Count, Names, NonNegative, Positive, Run, Share, Stop, append_jsonl, catch_signals, check_room,
-                  cores_per_rank, die, draw_curves, frame, make_accelerator, open_output, read_config, read_jsonl, signals,
-                  wait_for, write_config)
+from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
+                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, read_jsonl, signals,
+                  stopped, wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -73,7 +73,7 @@ class Config:
     eval_share: Share = 0.0  # share of train_file held out for evaluation when eval_file is auto
     output_dir: str = "runs/toy_math"  # config.yaml, metrics.jsonl, eval.jsonl, samples.jsonl, curves.png, checkpoints
     max_prompt_tokens: Amount = 0  # longer prompts are dropped while loading, and counted; 0 = the longest (toy: 64)
-    max_response_tokens: Amount = 0  # cut here, counts as truncated; 0 = what the context leaves, at most 4096 (toy: 64)
+    max_response_tokens: Amount = 0  # cut here, counts as truncated; 0 = what the context leaves, up to 4096 (toy: 64)
     data_source: str = ""  # names the verifier of rows that have no data_source, e.g. math_verify, coder1
     ask_think: bool = True  # false: rows whose data_source asks for think tags are judged by the answer alone
     system_prompt: str = ""  # a system message before every prompt
@@ -105,7 +105,7 @@ class Config:
     weight_decay: NonNegative = 0.1  # AdamW
     grad_clip: NonNegative = 1.0  # global norm; 0 = off
     steps: Count = 40  # rollouts
-    stop_without_signal: Amount = 20  # end the run after so many steps in a row in which no group gave a gradient; 0 = never
+    stop_without_signal: Amount = 20  # end after so many steps in a row in which no group gave a gradient; 0 = never
     # speed and memory
     token_budget: Count = 8192  # tokens of a micro-batch, padding included
     logit_chunk: Count = 1024  # tokens whose logits exist at one time
@@ -115,7 +115,7 @@ class Config:
     rollout_batch: Count = 256  # responses generated at once by hf
     vllm_memory: Share = 0.6  # share of GPU memory for the engine (asleep during updates)
     vllm_tensor_parallel: Count = 1  # GPUs of one engine; must divide the number of ranks
-    rank_timeout_s: Count = 3600  # a rank that waits this long for another ends the run; longer than the slowest rollout
+    rank_timeout_s: Count = 3600  # a rank that waits this long for another ends the run; above the slowest rollout
     # rewards
     rewards: str = ""  # your own file of verifiers, imported here and by every worker; its VERIFIERS join
     reward_workers: Amount = 0  # processes per rank; 0 = cores / ranks on this machine
@@ -134,20 +134,25 @@ class Config:
     seed: Amount = 0
 
 
-MAY_CHANGE = {"steps", "eval_every", "save_every", "keep_checkpoints", "resume", "log_with", "output_dir", "reward_workers",
-              "reward_timeout_s", "rank_timeout_s", "rollout", "rollout_batch", "vllm_memory", "token_budget",
-              "stop_without_signal"}  # when a run is resumed
-MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_response_tokens data_source rewards loss clip_low "
-             "clip_high beta1 sft_coef prompts_per_step responses_per_prompt minibatch_prompts lr steps rollout "
-             "gradient_checkpointing")
+MAY_CHANGE = {*"steps stop_without_signal eval_every save_every keep_checkpoints resume log_with output_dir "
+              "reward_workers reward_timeout_s rank_timeout_s rollout rollout_batch vllm_memory token_budget".split()}
+MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_response_tokens data_source rewards loss "
+             "clip_low clip_high beta1 sft_coef prompts_per_step responses_per_prompt minibatch_prompts lr steps "
+             "rollout gradient_checkpointing")
 
 
-def check_config(cfg: Config) -> Config:
-    """What no bound of a single knob can say."""
+def parse(argv: list[str]) -> Config:
+    """The config of a command line, with what no bound of a single knob can say."""
+    cfg = read_config(Config, argv, MOST_USED)
     if cfg.loss not in LOSSES:
         die(f"loss must be one of {', '.join(LOSSES)}; got {cfg.loss!r}")
     if cfg.responses_per_prompt < 2:
         die("responses_per_prompt must be at least 2: an advantage is a difference within a group (Eq. 4)")
+    if cfg.rewards:
+        try:
+            rewards.load(cfg.rewards)
+        except (OSError, ValueError) as error:
+            die(f"rewards: {error}")
     if cfg.model == "toy" and not cfg.train_file.startswith("toy:"):
         die(f"model: toy knows toy problems alone; give --model FOLDER_OR_HUB_NAME for train_file {cfg.train_file}")
     if cfg.train_file.startswith("toy:"):  # toy problems are short
@@ -155,14 +160,15 @@ def check_config(cfg: Config) -> Config:
     return cfg
 
 
-# ---------------------------------------------------------------------------------------------------------------- losses
-# fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy) -> (loss, clipped), all (B, T).
+# --------------------------------------------------------------------------------------------------------------- losses
+# fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy, batch) -> (loss, clipped), all (B, T).
 # `loss` is per token and not aggregated; `clipped` marks the tokens outside the band on the side where PPO would clip.
+# A function gets those keywords that it names; `batch` is what collate() made: lengths, groups, rollout_logprobs...
 # A new loss is one function here and one entry in LOSSES.
 def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(r, one), both (B, T): r = π/π_old with gradient r·∇log π, and one = r/sg(r) with value 1 and gradient ∇log π.
-    The log-ratio is clamped to ±20 inside the value alone, so both stay finite and keep their gradient for any input."""
-    logprobs, old_logprobs = (x.masked_fill(~mask, 0.0) for x in (logprobs, old_logprobs.detach()))
+    The log-ratio is clamped to ±20 in the value alone, so both stay finite and keep their gradient for any input."""
+    logprobs, old_logprobs = (x.masked_fill(~mask.bool(), 0.0) for x in (logprobs, old_logprobs.detach()))
     if logprobs.dtype in (torch.bfloat16, torch.float16):
         logprobs, old_logprobs = logprobs.float(), old_logprobs.float()
     one = (logprobs - logprobs.detach()).exp()
@@ -170,12 +176,12 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> tu
 
 
 def clipped_objective(r, low, high, advantages, mask, cfg, eps_low, eps_high):
-    """-min(r·A, clip(r)·A): outside the band on the optimistic side, `low` and `high` stand in for r (Eq. 1, 5, 11, 17)."""
+    """-min(r·A, clip(r)·A): out of band on the optimistic side, `low` and `high` stand in for r (Eq. 1, 5, 11, 17)."""
     above, below = (advantages > 0) & (r > 1 + eps_high), (advantages < 0) & (r < 1 - eps_low)
     r = torch.where(above, high, torch.where(below, low, r))
     if cfg.dual_clip:  # dual clip: the value stops at dual_clip·A and the gradient with it
         r = torch.where((advantages < 0) & (r > cfg.dual_clip), cfg.dual_clip, r)
-    return (-r * advantages).masked_fill(~mask, 0.0), (above | below) & mask
+    return (-r * advantages).masked_fill(~mask.bool(), 0.0), (above | below) & mask.bool()
 
 
 def ppo(logprobs, old_logprobs, advantages, mask, cfg, **_):
@@ -200,7 +206,7 @@ def gppo(logprobs, old_logprobs, advantages, mask, cfg, **_):
 
 
 def gppo_high(logprobs, old_logprobs, advantages, mask, cfg, **_):
-    """GPPO above the band only: rare tokens that turned out well are still learnt, rare bad ones no longer pushed down."""
+    """GPPO above the band only: rare tokens that turned out well are still learnt, rare bad ones not pushed down."""
     r, one = importance_ratio(logprobs, old_logprobs, mask)
     low, high = (1 - cfg.clip_low) * one.detach(), cfg.beta2 * (1 + cfg.clip_high) * one
     return clipped_objective(r, low, high, advantages, mask, cfg, cfg.clip_low, cfg.clip_high)
@@ -211,7 +217,7 @@ def cispo(logprobs, old_logprobs, advantages, mask, cfg, **_):
     r, _ = importance_ratio(logprobs, old_logprobs, mask)
     weight = r.detach().clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
     _, clipped = clipped_objective(r, r, r, advantages, mask, cfg, cfg.clip_low, cfg.clip_high)
-    return (-weight * advantages * logprobs.masked_fill(~mask, 0.0)).masked_fill(~mask, 0.0), clipped
+    return (-weight * advantages * logprobs.masked_fill(~mask.bool(), 0.0)).masked_fill(~mask.bool(), 0.0), clipped
 
 
 def gspo(logprobs, old_logprobs, advantages, mask, cfg, **_):
@@ -227,11 +233,11 @@ def reinforce(logprobs, old_logprobs, advantages, mask, cfg, **_):
     """A·log π: no ratio, no clipping (`clipped` still tells where PPO would have)."""
     r, _ = importance_ratio(logprobs, old_logprobs, mask)
     _, clipped = clipped_objective(r, r, r, advantages, mask, cfg, cfg.clip_low, cfg.clip_high)
-    return (-advantages * logprobs.masked_fill(~mask, 0.0)).masked_fill(~mask, 0.0), clipped
+    return (-advantages * logprobs.masked_fill(~mask.bool(), 0.0)).masked_fill(~mask.bool(), 0.0), clipped
 
 
 def entropy_ratio_clip(base: Callable) -> Callable:
-    """ERC (arXiv 2512.05591): a token whose entropy moved out of (erc_low, erc_high) gives no gradient; it still counts."""
+    """ERC (arXiv 2512.05591): a token whose entropy left (erc_low, erc_high) gives no gradient, but still counts."""
 
     def loss_fn(logprobs, old_logprobs, advantages, mask, cfg, *, entropy, old_entropy):
         loss, clipped = base(logprobs, old_logprobs, advantages, mask, cfg)
@@ -258,7 +264,7 @@ class Prompt:
 
 @dataclass
 class Sample:
-    """One response of the rollout. `response` holds the tokens up to and with the end token; `logprobs` are the engine's."""
+    """One response of the rollout: the tokens up to and with the end token, and the engine's logprobs of them."""
 
     prompt: Prompt
     group: int  # position of its prompt in the step
@@ -271,33 +277,24 @@ class Sample:
 
 def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
     """Rows of any format of rows.py with a data_source, rendered by the chat template and tokenized."""
-    prompts, split = [], "train" if knob == "train_file" else "test"
-    for source in filter(None, map(str.strip, spec.split(","))):
-        rows = toy_rows(source, knob, cfg) if source.startswith("toy:") else read_rows(source, knob, split)
-        for where, row in rows:
-            try:
-                if isinstance(row, ValueError):
-                    raise row
-                name = row.get("data_source") or cfg.data_source
-                if not name:
-                    raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
-                name, ground_truth = name if cfg.ask_think else without_think(name), truth_of(row)
-                rewards.check(name, ground_truth)
-                text = render(ask(prompt_of(row), cfg.system_prompt, cfg.prompt_suffix), tokenizer)
-            except ValueError as error:
-                die(f"{where}: {error}")
-            prompts.append(Prompt(tokenizer(text, add_special_tokens=False)["input_ids"], text, name, ground_truth))
+    prompts, training = [], knob == "train_file"
+    toy_rows = lambda kind: toy.rl_rows(kind, *((4096, cfg.seed, "train") if training else (500, 0, "eval")))
+    for where, row in read_rows(spec, knob, "train" if training else "test", toy_rows):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            name = row.get("data_source") or cfg.data_source
+            if not name:
+                raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
+            name, ground_truth = name if cfg.ask_think else without_think(name), truth_of(row)
+            rewards.check(name, ground_truth)
+            text = render(ask(prompt_of(row), cfg.system_prompt, cfg.prompt_suffix), tokenizer)
+        except ValueError as error:
+            die(f"{where}: {error}")
+        prompts.append(Prompt(tokenizer(text, add_special_tokens=False)["input_ids"], text, name, ground_truth))
     if not prompts:
         die(f"{knob}: {spec} has no row")
     return prompts
-
-
-def toy_rows(source: str, knob: str, cfg: Config) -> list[tuple[str, dict]]:
-    split, count, seed = ("train", 4096, cfg.seed) if knob == "train_file" else ("eval", 500, 0)
-    try:
-        return list((f"{source}:{i}", row) for i, row in enumerate(toy.rl_rows(source[4:], count, seed, split=split), 1))
-    except ValueError as error:
-        die(f"{knob}: {error}")
 
 
 def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: Config) -> Config:
@@ -312,8 +309,9 @@ def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: 
         if too_long := sum(length > prompt for length in lengths):
             told = f"{knob}: {too_long} of {len(lengths)} rows are longer than max_prompt_tokens {prompt}"
             if too_long > len(lengths) / 10:
-                die(f"{told}; --max_prompt_tokens {max(lengths)} keeps all, {sorted(lengths)[len(lengths) * 9 // 10]} most")
-            if os.environ.get("RANK", "0") == "0":
+                most = sorted(lengths)[len(lengths) * 9 // 10]
+                die(f"{told}; --max_prompt_tokens {max(lengths)} keeps them all, {most} nine of ten")
+            if rank() == 0:
                 print(f"{told} and left out")
         prompts[:] = [p for p in prompts if len(p.ids) <= prompt]
     return dataclasses.replace(cfg, max_prompt_tokens=prompt, max_response_tokens=response)
@@ -333,8 +331,8 @@ def next_rows(cursor: int, count: int, total: int, seed: int) -> list[int]:
 
 
 # ------------------------------------------------------------------------------------------------------------- rollout
-# An engine has generate(requests, temperature, top_p) -> iterator of (request number, token ids, logprobs, truncated) in
-# the order of completion, sync(policy) to take new weights, and sleep() to give its GPU memory back until the next sync.
+# An engine has generate(requests, temperature, top_p) -> iterator of (request number, token ids, logprobs, truncated)
+# in the order of completion, sync(policy) to take new weights, and sleep() to give its GPU memory back until then.
 class VLLMRollout:
     """vLLM inside this process (one engine a rank, or one a tensor-parallel group): weights go over in memory."""
 
@@ -364,8 +362,8 @@ class VLLMRollout:
         engine = self.llm.llm_engine
         for i, (ids, seed) in enumerate(requests):
             engine.add_request(str(i), {"prompt_token_ids": ids}, SamplingParams(
-                temperature=temperature, top_p=top_p, seed=seed, max_tokens=self.max_tokens, stop_token_ids=self.stop_ids,
-                logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY))
+                temperature=temperature, top_p=top_p, seed=seed, max_tokens=self.max_tokens, detokenize=False,
+                logprobs=0, flat_logprobs=True, stop_token_ids=self.stop_ids, output_kind=RequestOutputKind.FINAL_ONLY))
         while engine.has_unfinished_requests():
             for done in engine.step():
                 out = done.outputs[0]
@@ -373,10 +371,11 @@ class VLLMRollout:
 
     def sync(self, policy: Policy) -> None:
         """state_dict, not named_parameters: a tied lm_head is missing there and the engine would silently keep the old
-        one. Under FSDP2 one tensor at a time is gathered, by all ranks alike. The prefix cache holds old activations."""
+        one. Under FSDP2 all ranks gather one tensor at a time. The prefix cache holds old activations."""
         if self.asleep:
             self.llm.wake_up(tags=["weights"])
-        weights = ((name, t.full_tensor() if hasattr(t, "full_tensor") else t) for name, t in policy.lm.state_dict().items())
+        weights = ((name, t.full_tensor() if hasattr(t, "full_tensor") else t)
+                   for name, t in policy.lm.state_dict().items())
         self.llm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=weights))
         if self.asleep:
             self.llm.wake_up(tags=["kv_cache"])
@@ -409,20 +408,17 @@ class HFRollout:
             sampler = SeededSampler([requests[i][1] for i in batch], temperature, top_p)
             with run.accelerator.autocast():  # the precision of the trainer's forward
                 out = self.lm.generate(
-                    ids.to(device), attention_mask=real.to(device), max_new_tokens=cfg.max_response_tokens, do_sample=False,
-                    logits_processor=LogitsProcessorList([sampler]), eos_token_id=run.stop_ids, pad_token_id=run.pad_id,
-                    stopping_criteria=stop, temperature=None, top_p=None, top_k=None)[:, width:].tolist()
+                    ids.to(device), attention_mask=real.to(device), max_new_tokens=cfg.max_response_tokens,
+                    do_sample=False, logits_processor=LogitsProcessorList([sampler]), eos_token_id=run.stop_ids,
+                    pad_token_id=run.pad_id, stopping_criteria=stop, temperature=None, top_p=None, top_k=None)
+                out = out[:, width:].tolist()
             logprobs = torch.cat(sampler.logprobs, -1).tolist()
             for i, tokens, lp in zip(batch, out, logprobs):
                 # the first stop token ends a response, not the first pad: pad may equal eos
                 end = next((k + 1 for k, token in enumerate(tokens) if token in run.stop_ids), None)
                 yield i, tokens[:end], lp[:end or len(tokens)], end is None
 
-    def sync(self, policy: Policy) -> None:
-        pass
-
-    def sleep(self) -> None:
-        pass
+    sync = sleep = lambda self, *_: None
 
 
 def make_engine(path: str, run: Run):
@@ -439,7 +435,7 @@ def make_engine(path: str, run: Run):
 
 
 def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
-    """Deals positions over ranks longest prompt first, back and forth, so that no rank waits long: [rank] -> positions."""
+    """[rank] -> positions, dealt longest prompt first, back and forth, so that no rank waits long."""
     dealt = [[] for _ in range(ranks)]
     for k, i in enumerate(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))):
         turn = k % (2 * ranks)
@@ -447,15 +443,17 @@ def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
     return dealt
 
 
-def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: float, top_p: float, pool, run) -> list[Sample]:
-    """n responses of each prompt with their rewards, on every rank, in order of (prompt, sample). A response is sent to the
-    reward workers as soon as it is complete, while the engine goes on with the others. Raises Stop."""
+def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: float, top_p: float, pool,
+            run: Run) -> list[Sample]:
+    """n responses of each prompt with their rewards, on every rank, in order of (prompt, sample). A response is sent to
+    the reward workers as soon as it is complete, while the engine goes on with the others. Raises Stop."""
     tp = run.cfg.vllm_tensor_parallel
     mine = [(g, s) for g in spread(prompts, run.world // tp)[run.rank // tp] for s in range(n)]
     requests = [(prompts[g].ids, seed_of(*key, g, s)) for g, s in mine]
     samples, futures = {}, {}
-    for i, ids, logprobs, truncated in tqdm(engine.generate(requests, temperature, top_p), f"{key[1]} {key[2]}: rollout",
-                                            len(requests), leave=False, disable=run.rank > 0, mininterval=1):
+    bar = tqdm(engine.generate(requests, temperature, top_p), f"{key[1]} {key[2]}: rollout", len(requests), leave=False,
+               disable=run.rank > 0, mininterval=1)
+    for i, ids, logprobs, truncated in bar:
         if signals and tp == 1:  # (the ranks of a tensor-parallel engine must step together)
             break
         if run.rank % tp:
@@ -477,8 +475,8 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
 
 
 def rollout(engine, prompts: list[Prompt], cursor: int, step: int, pool, run: Run) -> tuple[list[Sample], int]:
-    """(the step's samples with their rewards, the data cursor after them). With dynamic_sampling, dropped groups are made up
-    for by at most two further rounds, each with as many prompts as are missing."""
+    """(the step's samples with their rewards, the data cursor after them). With dynamic_sampling, dropped groups are
+    made up for by at most two further rounds, each with as many prompts as are missing."""
     cfg, samples, missing = run.cfg, [], run.cfg.prompts_per_step
     run.reward_s = 0.0
     for attempt in range(3 if cfg.dynamic_sampling else 1):
@@ -502,7 +500,8 @@ NO_REWARD = {"verifier_error", "verifier_timeout", "sandbox_error"}  # the verif
 
 def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]:
     """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4) and drops groups without spread in reward
-    (§5.2.5). A response whose verifier failed takes no part. Returns the kept samples and what was counted."""
+    (§5.2.5). A response whose verifier failed takes no part, nor does a truncated one with overlong_filter. Returns the
+    samples to train on and what was counted."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
         if sample.reward.status not in NO_REWARD:
@@ -516,7 +515,8 @@ def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample]
         if np.ptp(scores) > 0 or not cfg.zero_advantage_filter:
             kept += group
     judged = [[s.reward.correct for s in group] for group in groups.values()]
-    return kept, {"groups_kept": len({s.group for s in kept}), "groups_all_correct": sum(map(all, judged)),
+    trained_on = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
+    return trained_on, {"groups_kept": len({s.group for s in kept}), "groups_all_correct": sum(map(all, judged)),
                   "groups_all_wrong": sum(not any(j) for j in judged),
                   "reward_failures": len(samples) - sum(map(len, judged))}
 
@@ -532,11 +532,13 @@ def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[lis
 
 
 def collate(samples: list[Sample], packed: bool, device, pad_id: int) -> dict[str, Tensor]:
-    """Tensors of a micro-batch of B samples with at most T response tokens (N in all). Prompt and response lie in one row
-    each, or all in one row if packed. An empty micro-batch gets one token that no mask lets through."""
+    """Tensors of a micro-batch of B samples with at most T response tokens (N in all). Prompt and response lie in one
+    row each, or all in one row if packed. An empty micro-batch gets one token that no mask lets through."""
     real = float(bool(samples))
-    samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, rewards.Reward(0.0, False, "wrong"))]
-    input_ids, position_ids, starts = lay_out([torch.tensor(s.prompt.ids + s.response) for s in samples], packed, pad_id)
+    wrong = rewards.Reward(0.0, False, "wrong")
+    samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, wrong)]
+    rows = [torch.tensor(s.prompt.ids + s.response) for s in samples]
+    input_ids, position_ids, starts = lay_out(rows, packed, pad_id)
     lengths = torch.tensor([len(s.response) for s in samples])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, T), from lengths and never from token ids
     rollout_logprobs = torch.tensor([lp for s in samples for lp in s.logprobs], dtype=torch.float32)
@@ -562,17 +564,17 @@ def token_logprobs(batch: dict, run: Run, with_entropy: bool) -> tuple[Tensor, T
 
 
 def micro_loss(batch: dict, normalizer: float, sft_normalizer: float, run: Run) -> tuple[Tensor, dict[str, Tensor]]:
-    """This micro-batch's share of the global loss (Eq. 11 + α·Eq. 13, Eq. 14): sums over its tokens, divided by the token
-    counts of the whole mini-batch over all ranks. Adding the shares up gives the loss, in whatever way it was cut."""
+    """This micro-batch's share of the global loss (Eq. 11 + α·Eq. 13, Eq. 14): sums over its tokens, divided by the
+    token counts of the whole mini-batch over all ranks. The shares add up to the loss, however it was cut."""
     cfg, mask, loss_fn = run.cfg, batch["loss_mask"], LOSSES[run.cfg.loss]
     wanted = inspect.signature(loss_fn).parameters
     first = "old_logprobs" not in batch  # nothing was updated since the rollout: this policy is π_old
     logprobs, entropy = token_logprobs(batch, run, "entropy" in wanted or first)
     if first:
         batch |= {"old_logprobs": logprobs.detach(), "old_entropy": entropy}
-    extra = {key: value for key, value in (("entropy", entropy), ("old_entropy", batch["old_entropy"]), ("batch", batch))
-             if key in wanted}
-    loss, clipped = loss_fn(logprobs, batch["old_logprobs"], batch["advantages"], batch["mask"], cfg, **extra)
+    offered = {"entropy": entropy, "old_entropy": batch["old_entropy"], "batch": batch}
+    loss, clipped = loss_fn(logprobs, batch["old_logprobs"], batch["advantages"], batch["mask"], cfg,
+                            **{key: value for key, value in offered.items() if key in wanted})
     if cfg.rollout_correction_cap:  # truncated importance sampling between the engine's policy and the trainer's
         gap = (batch["old_logprobs"] - batch["rollout_logprobs"]).clamp(-20, 20)
         loss = loss * gap.exp().clamp(max=cfg.rollout_correction_cap)
@@ -596,17 +598,20 @@ def learning_rate(step: int, cfg: Config) -> float:
     return cfg.lr * (left if cfg.lr_schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
-def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) -> dict[str, float]:
+def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | None = None) -> dict[str, float]:
     """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
     metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
     minibatches = []  # (this rank's micro-batches, tokens and tokens of correct responses on all ranks)
     for part in split_minibatches(samples, cfg, step):
-        plan = plan_microbatches([len(s.prompt.ids) + len(s.response) for s in part], run.world, cfg.token_budget, packed)
-        batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in plan[run.rank]]
-        minibatches.append((batches, sum(len(s.response) for s in part), sum(len(s.response) for s in part if s.reward.correct)))
+        lengths = [len(s.prompt.ids) + len(s.response) for s in part]
+        micros = plan_microbatches(lengths, run.world, cfg.token_budget, packed)[run.rank]
+        batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in micros]
+        tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
+        minibatches.append((batches, tokens, sum(len(s.response) for s in right)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
+    progress = {} if progress is None else progress
     if not progress:
         # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
         # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
@@ -624,11 +629,11 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) ->
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     sums = dict(progress["sums"])
-    bar = tqdm(minibatches[progress["done"]:], f"train {step}: update", leave=False, disable=run.rank > 0, mininterval=1)
+    todo = minibatches[progress["done"]:]
     try:
-        for batches, tokens, sft_tokens in bar:
+        for batches, tokens, sft_tokens in tqdm(todo, f"train {step}: update", leave=False, disable=run.rank > 0):
             for k, batch in enumerate(batches):
-                # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, which saves memory.
+                # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, to save memory.
                 hold = k + 1 < len(batches) and hasattr(run.policy, "no_sync")
                 with run.policy.no_sync() if hold else nullcontext():
                     loss, stats = micro_loss(batch, tokens, sft_tokens, run)
@@ -646,7 +651,8 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) ->
             progress.update(done=progress["done"] + 1, sums=dict(sums))
     except Stop:
         run.optimizer.zero_grad(set_to_none=True)
-        progress["old"] = [{key: batch[key].cpu() for key in ("old_logprobs", "old_entropy") if key in batch} for batch in every]
+        keep = ("old_logprobs", "old_entropy")
+        progress["old"] = [{key: batch[key].cpu() for key in keep if key in batch} for batch in every]
         raise
     sums, updates, tokens = run.total(sums), len(minibatches), sum(len(s.response) for s in samples)
     return {"pg_loss": sums["pg_loss"] / updates, "sft_loss": sums["sft_loss"] / updates,
@@ -660,7 +666,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict) ->
 
 METRICS = {  # every number of metrics.jsonl; means are over the step's updates or tokens
     "step": "rollouts done, this one included",
-    "reward_mean": "mean score over all responses whose verifier answered",
+    "reward_mean": "mean score over all responses whose verifier answered; NAME/SOURCE: those of a data_source alone",
     "accuracy": "share of them that is correct",
     "response_tokens_mean": "mean length of a response, its end token included",
     "truncated_frac": "share of responses cut at max_response_tokens",
@@ -675,7 +681,8 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "clip_frac_low": "share of tokens with r < 1-εl, A < 0",
     "entropy": "mean entropy (nats) of the policy's next-token distribution before the updates",
     "approx_kl": "mean of r - 1 - log r: KL(π_old, π) estimated on the rollout",
-    "rollout_logprob_diff": "mean |log π_old - log π_engine|: above 1e-2 the engine does not run the trainer's weights",
+    "rollout_logprob_diff": "mean |log π_old - log π_engine|: about 1e-6 in fp32, up to 2e-2 in bf16; if it is more or "
+                            "grows, the engine does not run the trainer's weights",
     "grad_norm": "global gradient norm before clipping, mean over updates",
     "lr": "learning rate",
     "updates": "optimizer updates of this step",
@@ -687,10 +694,10 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "sync_s": "seconds of moving weights to the engine",
     "step_s": "seconds of the whole step, evaluation and checkpoint excluded",
 }
-PANELS = [("accuracy", {"accuracy": "training rollouts", "eval/accuracy": "held out (95 %)"}), ("reward", {"reward_mean": "mean"}),
-          ("entropy (nats)", {"entropy": "entropy"}), ("gradient norm", {"grad_norm": "norm"}),
+PANELS = [("accuracy", {"accuracy": "training rollouts", "eval/accuracy": "held out (95 %)"}),
+          ("reward", {"reward_mean": "mean"}), ("entropy (nats)", {"entropy": "entropy"}),
           ("tokens out of the band", {"clip_frac_high": "r > 1+εh, A > 0", "clip_frac_low": "r < 1-εl, A < 0"}),
-          ("response tokens", {"response_tokens_mean": "mean"})]
+          ("gradient norm", {"grad_norm": "norm"}), ("response tokens", {"response_tokens_mean": "mean"})]
 
 
 def mean(values) -> float:
@@ -698,29 +705,26 @@ def mean(values) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def step_metrics(samples: list[Sample]) -> dict[str, float]:
+def rollout_metrics(samples: list[Sample]) -> dict[str, float]:
     """What the rollout alone says: reward, accuracy and length, by data_source too where there are several."""
-    judged = [s for s in samples if s.reward.status not in NO_REWARD]
-    measure = lambda rows, of: {"reward_mean" + of: mean(s.reward.score for s in rows),
-                                "accuracy" + of: mean(s.reward.correct for s in rows),
-                                "response_tokens_mean" + of: mean(len(s.response) for s in rows)}
-    sources = sorted({s.prompt.data_source for s in samples})
-    metrics = measure(judged, "") | {"response_tokens_mean": mean(len(s.response) for s in samples),
-                                     "truncated_frac": mean(s.truncated for s in samples)}
-    for source in sources if len(sources) > 1 else []:
-        metrics |= measure([s for s in judged if s.prompt.data_source == source], f"/{source}")
-    return metrics
+    metrics, sources = {}, sorted({s.prompt.data_source for s in samples})
+    for source in ["", *(sources if len(sources) > 1 else [])]:
+        rows, of = [s for s in samples if source in ("", s.prompt.data_source)], f"/{source}" if source else ""
+        judged = [s for s in rows if s.reward.status not in NO_REWARD]
+        metrics |= {f"reward_mean{of}": mean(s.reward.score for s in judged),
+                    f"accuracy{of}": mean(s.reward.correct for s in judged),
+                    f"response_tokens_mean{of}": mean(len(s.response) for s in rows)}
+    tokens = sum(len(s.response) for s in samples)
+    return metrics | {"truncated_frac": mean(s.truncated for s in samples), "tokens": tokens}
 
 
-# --------------------------------------------------------------------------------------------------- evaluation and loop
+# -------------------------------------------------------------------------------------------------- evaluation and loop
 def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None:
-    """Accuracy on held-out problems -> eval.jsonl; the standard error is over problems, each the mean of its responses."""
+    """Accuracy on held-out problems -> eval.jsonl; standard error over problems, each the mean of its responses."""
     cfg, step, out = run.cfg, state["step"], Path(run.cfg.output_dir)
-    samples = collect(engine, prompts, cfg.eval_responses, (cfg.seed, "eval", step), cfg.eval_temperature, 0.95, pool, run)
-    by_problem: dict[int, list[bool]] = {}
-    for sample in samples:
-        by_problem.setdefault(sample.group, []).append(sample.reward.correct)
-    means = np.array([np.mean(v) for v in by_problem.values()])
+    key = cfg.seed, "eval", step
+    samples = collect(engine, prompts, cfg.eval_responses, key, cfg.eval_temperature, 0.95, pool, run)
+    means = np.array([s.reward.correct for s in samples], float).reshape(len(prompts), -1).mean(1)
     stderr = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
     result = {"step": step, "accuracy": float(means.mean()), "stderr": stderr, "n": len(means)}
     if state["best"] is None or result["accuracy"] > state["best"]["accuracy"]:
@@ -734,17 +738,17 @@ def evaluate(engine, prompts: list[Prompt], state: dict, pool, run: Run) -> None
 
 
 def start(cfg: Config) -> tuple:
-    """Everything before the first step: (run, engine, training prompts, held-out prompts, state, what an unfinished step
-    left), resumed where it was. What a user can get wrong comes before the ranks meet: it is one line, and none waits."""
-    out, path, rank = Path(cfg.output_dir), cfg.model, int(os.environ.get("RANK", "0"))
-    if int(os.environ.get("WORLD_SIZE", "1")) % cfg.vllm_tensor_parallel:
-        die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {os.environ.get('WORLD_SIZE', 1)} ranks")
-    checkpoint = open_output(cfg, MAY_CHANGE) if rank == 0 else None
+    """Everything before the first step: (run, engine, training prompts, held-out prompts, state, what an unfinished
+    step left), resumed where it was. A user's mistake shows before the ranks meet: one line, and none waits."""
+    out, path, first = Path(cfg.output_dir), cfg.model, rank() == 0
+    if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) % cfg.vllm_tensor_parallel:
+        die(f"vllm_tensor_parallel {cfg.vllm_tensor_parallel} does not divide the {ranks} ranks")
+    checkpoint = open_output(cfg, MAY_CHANGE) if first else None
     if path == "toy":
         kind = cfg.train_file.removeprefix("toy:")
         path = str(out.parent / f"toy_{kind}_sft" / "sft" / "final")
         try:
-            wait_for(Path(path)) if rank else toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind)
+            toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind) if first else wait_for(Path(path))
         except ValueError as error:
             die(f"model: {error}")
     torch.manual_seed(cfg.seed)
@@ -759,99 +763,92 @@ def start(cfg: Config) -> tuple:
         prompts, held_out = prompts[cut:], prompts[:cut]
     raw, cfg = cfg, fit_lengths(prompts, held_out, getattr(lm.config, "max_position_embeddings", None) or 2**31, cfg)
 
-    accelerator = make_accelerator(cfg)
-    if rank == 0:
-        check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
-    checkpoint = broadcast_object_list([checkpoint])[0]
-    seen = gather_object([out.is_dir()])
-    if not all(seen):
-        die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share the file system it is on")
-    optimizer = torch.optim.AdamW((policy := Policy(lm)).parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-    policy, optimizer = accelerator.prepare(policy, optimizer)
-    run = Run(cfg, accelerator, policy, optimizer, tokenizer, *end_of_turn(lm.generation_config, tokenizer))
+    run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
     engine = make_engine(path, run)
-    state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "silent": 0}, None
+    state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "saved": 0, "silent": 0}, None
     if checkpoint:
         state, unfinished = load_checkpoint(checkpoint, run)
         engine.sync(run.bare)
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
-    if rank == 0:
-        write_config(raw, state["step"], bool(checkpoint))
-        print(f"{cfg.loss} on {cfg.train_file}: {sum(p.numel() for p in lm.parameters()) / 1e6:.1f}M parameters, {len(prompts)} "
-              f"prompts of at most {cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} "
-              f"rank(s), {accelerator.mixed_precision.replace('no', 'fp32')}, rollout by {type(engine).__name__}, step "
-              f"{state['step']} of {cfg.steps}", flush=True)
-    accelerator.init_trackers("klear-reasoner", dataclasses.asdict(raw))
+    if first:
+        write_config(raw, state["step"], bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
+        size = sum(p.numel() for p in lm.parameters()) / 1e6
+        precision = run.accelerator.mixed_precision.replace("no", "fp32")
+        print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(prompts)} prompts of at most "
+              f"{cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} rank(s), "
+              f"{precision}, rollout by {type(engine).__name__}, step {state['step']} of {cfg.steps}", flush=True)
+    run.accelerator.init_trackers("klear-reasoner", dataclasses.asdict(raw))
     return run, engine, prompts, held_out, state, unfinished
 
 
+def evaluate_and_save(engine, held_out: list[Prompt], state: dict, pool, run: Run) -> None:
+    """Between two steps: the evaluation and the checkpoint that are due. Raises Stop."""
+    cfg, step, last = run.cfg, state["step"], state["step"] == run.cfg.steps
+    every = lambda n: n and step % n == 0
+    if held_out and (step == 0 or last or every(cfg.eval_every)) and state["evaluated"] < step:
+        evaluate(engine, held_out, state, pool, run)
+    is_best = (state["best"] or {}).get("step") == step
+    hopeless = cfg.stop_without_signal and state["silent"] >= cfg.stop_without_signal and not last
+    if step > state["saved"] and (last or hopeless or every(cfg.save_every) or cfg.save_every and is_best):
+        save(state, run)
+    if hopeless:
+        die(f"step {step}: no group gave a gradient for {state['silent']} steps (all right or all wrong); it needs "
+            "other problems, more responses_per_prompt or a longer max_response_tokens", code=1)
+
+
+def save(state: dict, run: Run, unfinished=None) -> None:
+    state["saved"] = state["step"]
+    folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}"
+    save_checkpoint(folder, state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
+
+
 def train(cfg: Config) -> None:
-    """The whole run: rollout -> reward -> advantage -> update -> sync, evaluations, checkpoints, final model."""
+    """The whole run. A signal (Stop) in a rollout drops it; in an update, the step is finished when the run goes on."""
     run, engine, prompts, held_out, state, unfinished = start(cfg)
-    cfg, out, saved, best = run.cfg, Path(cfg.output_dir), state["step"], state["best"]
+    cfg, out = run.cfg, Path(run.cfg.output_dir)
     catch_signals()
-    pool = rewards.RewardPool(cfg.reward_workers or cores_per_rank(), cfg.reward_timeout_s, no_think_end=cfg.no_think_end,
-                              no_think_start=cfg.no_think_start, code_reward=cfg.code_reward)
-    bar = tqdm(total=cfg.steps, initial=saved, desc="step", disable=run.rank > 0, mininterval=0)
+    pool = rewards.RewardPool(cfg.reward_workers or cores_per_rank(), cfg.reward_timeout_s, code_reward=cfg.code_reward,
+                              no_think_end=cfg.no_think_end, no_think_start=cfg.no_think_start)
+    bar = tqdm(total=cfg.steps, initial=state["step"], desc="step", disable=run.rank > 0, mininterval=0)
     try:
         with pool, bar:
             while True:
-                step, last = state["step"], state["step"] == cfg.steps
-                due = step == 0 or last or (cfg.eval_every and step % cfg.eval_every == 0)
-                if held_out and due and state["evaluated"] < step and not unfinished:
-                    evaluate(engine, held_out, state, pool, run)
-                due = last or (cfg.save_every and (step % cfg.save_every == 0 or state["best"] != best))
-                if due and step > saved:
-                    save_checkpoint(out / f"checkpoint-{step}", state, run, best=(state["best"] or {}).get("step"))
-                    saved = step
-                best = state["best"]
-                if last:
+                if not unfinished:
+                    evaluate_and_save(engine, held_out, state, pool, run)
+                if state["step"] == cfg.steps:
                     break
-
-                begun = time.perf_counter()
-                if unfinished:  # a signal came during the updates of this step
-                    samples, cursor, times, progress = unfinished
-                else:
-                    samples, cursor = rollout(engine, prompts, state["cursor"], step + 1, pool, run)
-                    times, progress = {"rollout_s": time.perf_counter() - begun - run.reward_s, "reward_s": run.reward_s}, {}
-                unfinished = samples, cursor, times, progress
+                step, clock = state["step"] + 1, [time.perf_counter()]
+                unfinished = unfinished or (*rollout(engine, prompts, state["cursor"], step, pool, run), {})
+                samples, cursor, progress = unfinished
                 engine.sleep()
+                clock.append(time.perf_counter())
                 kept, counts = compute_advantages(samples, cfg)
-                if counts["reward_failures"] == len(samples):
-                    die(f"step {step + 1}: all {len(samples)} rewards failed (first: {samples[0].reward.status}); mend the "
-                        f"verifier, the same command goes on from the newest checkpoint", code=1)
-                updating = time.perf_counter()
-                kept = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
-                trained = update_policy(kept, step + 1, run, progress) if kept else {}  # all ranks skip it, or none
-                syncing = time.perf_counter()
+                trained = update_policy(kept, step, run, progress) if kept else {}  # every rank skips it, or none
+                clock.append(time.perf_counter())
                 engine.sync(run.bare)
-                done, unfinished = time.perf_counter(), None
-                times |= {"train_s": syncing - updating, "sync_s": done - syncing, "step_s": done - begun}
-                state |= {"step": step + 1, "cursor": cursor, "silent": 0 if trained else state["silent"] + 1}
-                log_step({"step": step + 1, **step_metrics(samples), **counts, **trained,
-                          "tokens": sum(len(s.response) for s in samples), **times}, samples, bar, run)
-                if cfg.stop_without_signal and state["silent"] >= cfg.stop_without_signal:
-                    save_checkpoint(out / f"checkpoint-{step + 1}", state, run)
-                    die(f"step {step + 1}: no group gave a gradient for {state['silent']} steps (all right or all wrong): other "
-                        "problems, more responses_per_prompt or a longer max_response_tokens are needed", code=1)
+                clock.append(time.perf_counter())
+                unfinished = None
+                state |= {"step": step, "cursor": cursor, "silent": 0 if trained else state["silent"] + 1}
+                log_step({"step": step, **rollout_metrics(samples), **counts, **trained,
+                          "rollout_s": clock[1] - clock[0] - run.reward_s, "reward_s": run.reward_s,
+                          "train_s": clock[2] - clock[1], "sync_s": clock[3] - clock[2], "step_s": clock[3] - clock[0]},
+                         samples, bar, run)
     except Stop:
-        step = state["step"]
-        if unfinished or step > saved or not (out / f"checkpoint-{step}").exists():
-            save_checkpoint(out / f"checkpoint-{step}", state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
-        if run.rank == 0:
-            tqdm.write(f"{signals[0] if signals else 'signal'}: stopped after step {step}; the same command goes on from "
-                       f"{out}/checkpoint-{step}")
-        return
+        if unfinished or state["step"] > state["saved"]:
+            save(state, run, unfinished)
+        return stopped(state["step"], "step", out)
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
-        for row in [row for row in read_jsonl(out / "eval.jsonl") if row["step"] in (0, cfg.steps)]:
-            print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {row['stderr']:.3f} (n={row['n']})")
+        for row in read_jsonl(out / "eval.jsonl"):
+            if row["step"] in (0, cfg.steps):
+                stderr = row["stderr"] or math.nan  # one problem has none
+                print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {stderr:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:
         tracker.finish()
-    if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself when Python exits, and wants to find them
+    if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself at exit, and wants to find them
         run.accelerator.state.destroy_process_group()
 
 
@@ -864,11 +861,19 @@ def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: R
             {"step": metrics["step"], "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response),
              "reward": s.reward.score, "why": s.reward.status, "ground_truth": s.prompt.ground_truth,
              "advantage": s.advantage, "truncated": s.truncated} for s in samples[:: max(1, len(samples) // 4)][:4]])
+    if metrics["reward_failures"] == len(samples):
+        die(f"step {metrics['step']}: all {len(samples)} rewards failed (the first: {samples[0].reward.status}); mend "
+            "the verifier, the same command goes on from the newest checkpoint", code=1)
     bar.update()
     out_of_band = metrics.get("clip_frac_high", 0.0) + metrics.get("clip_frac_low", 0.0)
-    bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, {metrics['step_s']:.1f} s, rollout "
-                        f"{metrics['tokens'] / max(metrics['rollout_s'], 1e-3):,.0f} tokens/s")
+    speed = metrics["tokens"] / max(metrics["rollout_s"], 1e-3)
+    bar.set_postfix_str(f"accuracy {metrics['accuracy']:.3f}, out of band {out_of_band:.2%}, "
+                        f"{metrics['step_s']:.1f} s, rollout {speed:,.0f} tokens/s")
+
+
+def main(argv: list[str]) -> None:
+    frame(train, parse(argv))
 
 
 if __name__ == "__main__":
-    frame(train, check_config(read_config(Config, sys.argv[1:], MOST_USED)))
+    main(sys.argv[1:])

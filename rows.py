@@ -1,4 +1,5 @@
-"""Rows as people have them, alike for every stage: JSONL, Parquet, hub data sets; the messages and the ground truth in them.
+"""Rows as people have them, alike for every stage: JSONL, Parquet, hub data sets; the messages and the ground truth in
+them.
 
     {"messages": [{"role", "content"}]}      content may be text or parts [{"type": "text", "text"}]
     {"prompt"} as text or messages, with "completion" or "response" for SFT (TRL's names)
@@ -15,19 +16,37 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jinja2
 
 from runs import die, one_line
 
+BOM = b"\xef\xbb\xbf"
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 
 
-def read_rows(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
-    """Yields (FILE:LINE, row) of a JSONL or Parquet file, a folder of them, or a hub data set NAME[:SUBSET[:SPLIT]]. A line
-    that is no JSON object comes as a ValueError that says why; a source that cannot be read at all ends the run."""
+def read_rows(spec: str, knob: str, split: str = "train",
+              toy_rows: Callable[[str], list[dict]] | None = None) -> Iterator[tuple[str, dict | ValueError]]:
+    """Yields (SOURCE:LINE, row) of every source named in `spec`, with commas: JSONL or Parquet files, folders of them,
+    hub data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. A line that is no JSON object comes as a ValueError
+    that says why; a source that cannot be read at all ends the run, and so does one without rows."""
+    for source in filter(None, map(str.strip, spec.split(","))):
+        number = 0
+        try:
+            rows = ((f"{source}:{i}", row) for i, row in enumerate(toy_rows(source[4:]), 1)) \
+                if source.startswith("toy:") and toy_rows else read_source(source, knob, split)
+            for row in rows:
+                yield row
+                number += 1
+        except ValueError as error:  # an unknown toy
+            die(f"{knob}: {error}")
+        if not number:
+            die(f"{knob}: {source} has no row")
+
+
+def read_source(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
     path, wants = Path(source), "give a JSONL or Parquet file, or the name of a hub data set"
     try:
         if path.is_dir():
@@ -35,7 +54,7 @@ def read_rows(source: str, knob: str, split: str = "train") -> Iterator[tuple[st
             if not files:
                 die(f"{knob}: no .jsonl or .parquet file in {path}")
             for file in files:
-                yield from read_rows(str(file), knob, split)
+                yield from read_source(str(file), knob, split)
         elif source.endswith(".parquet"):
             import pyarrow.parquet  # comes with datasets
 
@@ -45,7 +64,7 @@ def read_rows(source: str, knob: str, split: str = "train") -> Iterator[tuple[st
             with path.open("rb") as lines:  # lines end at \n alone: text readers would also cut at U+2028 inside a text
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        yield f"{source}:{number}", parse_row(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+                        yield f"{source}:{number}", parse_row(line if number > 1 else line.removeprefix(BOM))
         elif source.endswith((".jsonl", ".json")) or source[:1] in "./":
             die(f"{knob}: {source} does not exist; {wants}")
         else:
@@ -74,7 +93,8 @@ def parse_row(line: bytes) -> dict | ValueError:
 
 def messages_of(row: dict) -> list[dict]:
     """The conversation of a row of any format above, as [{"role", "content": text}]. Raises ValueError."""
-    found = next((row[key] for key in ("messages", "conversations", "prompt", "problem", "question") if row.get(key)), None)
+    places = ("messages", "conversations", "prompt", "problem", "question")
+    found = next((row[key] for key in places if row.get(key)), None)
     if found is None:
         raise ValueError('no prompt; expected "messages", "prompt", "conversations", "problem" or "question"')
     messages = as_messages(found, "user")
@@ -118,8 +138,8 @@ def truth_of(row: dict):
     """The ground truth of a math or RL row, wherever its format keeps it. Raises ValueError."""
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
     model = row.get("reward_model") if isinstance(row.get("reward_model"), dict) else {}
-    places = (model.get("ground_truth"), row.get("ground_truth"), row.get("answer"), meta.get("answer"), meta.get("solution"))
-    truth = next((x for x in places if x is not None and x != ""), None)
+    places = ((model, "ground_truth"), (row, "ground_truth"), (row, "answer"), (meta, "answer"), (meta, "solution"))
+    truth = next((place[key] for place, key in places if place.get(key) not in (None, "")), None)
     if truth is None:
         raise ValueError('no ground truth; expected "answer", "ground_truth", "meta": {"answer"} or '
                          '"reward_model": {"ground_truth"}')
@@ -129,8 +149,8 @@ def truth_of(row: dict):
 
 
 def responses_of(row: dict) -> list[str]:
-    """The responses in a row of generations: "response", "responses" or "completion" (a text or a list of texts), or the
-    assistant's message at the end of a conversation. Raises ValueError."""
+    """The responses in a row of generations: "response", "responses" or "completion" (a text or a list of texts), or
+    the assistant's message at the end of a conversation. Raises ValueError."""
     found = next((row[key] for key in ("response", "responses", "completion") if row.get(key) is not None), None)
     if found is None and "status" in row:
         raise ValueError("a verdict without its response: the evaluation was interrupted; run its command again")
@@ -141,15 +161,16 @@ def responses_of(row: dict) -> list[str]:
         found = as_messages(found, "assistant")[-1]["content"]
     found = [found] if isinstance(found, str) else found
     if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
-        raise ValueError('no response; expected "response" (a text or a list of texts), or "messages" with the assistant\'s last')
+        raise ValueError('no response; expected "response" (a text or a list of texts), or "messages" that end with '
+                         "the assistant's")
     return found
 
 
 def row_id(row: dict) -> str | None:
     """The name that a row gives its problem, wherever its format keeps it; None: the row is called by its number."""
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
-    places = [*(row.get(key) for key in ("id", "unique_id", "question_id", "task_id", "problem_idx")), meta.get("unique_id")]
-    return next((str(x) for x in places if x is not None), None)
+    keys = ("id", "unique_id", "question_id", "task_id", "problem_idx")
+    return next((str(x) for x in (*map(row.get, keys), meta.get("unique_id")) if x is not None), None)
 
 
 def ask(messages: list[dict], system_prompt: str, prompt_suffix: str) -> list[dict]:
@@ -163,7 +184,7 @@ def ask(messages: list[dict], system_prompt: str, prompt_suffix: str) -> list[di
 def render(messages: list[dict], tokenizer, **options) -> str:
     """The text that the model is asked, generation prompt included. Raises ValueError where a chat template refuses."""
     if not tokenizer.chat_template:
-        return "\n".join(message["content"] for message in messages)
+        return "".join(message["content"] + "\n" for message in messages)  # as sft.py trains
     try:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options)
     except (jinja2.TemplateError, TypeError) as error:
@@ -175,8 +196,9 @@ def without_think(data_source: str) -> str:
     return data_source.replace("math_longcot_math_verify", "math_verify").replace("coder1_longcot", "coder1")
 
 
-# ------------------------------------------------------------------------------------------------------------ benchmarks
-# name -> hub data set, configuration, split. LiveCodeBench: files of the hub repository, and the contests' window [from, to).
+# ----------------------------------------------------------------------------------------------------------- benchmarks
+# name -> hub data set, configuration, split. LiveCodeBench: files of the hub repository, and the window of contests
+# [from, to).
 BENCHMARKS = {
     "aime24": dict(hub="HuggingFaceH4/aime_2024", split="train"),
     "aime25": dict(hub="math-ai/aime25", split="test"),
@@ -191,22 +213,22 @@ BENCHMARKS = {
 
 
 def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict | ValueError]]]:
-    """(name, rows as read_rows gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a local
-    copy that counts as that benchmark. Rows outside the window of contests are left out."""
+    """(name, rows as read_source gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
+    local copy that counts as that benchmark. Rows outside the window of contests are left out."""
     name, _, path = entry.rpartition("=") if "=" in entry and not Path(entry).exists() else ("", "", entry)
     if path and Path(path).exists():
-        name, rows = name or Path(path).stem, read_rows(path, knob)
+        name, rows = name or Path(path).stem, read_source(path, knob)
     elif path in BENCHMARKS and not name:
         name, rows = path, read_hub(path, knob)
     elif path.count("/") == 1 and not path.endswith((".jsonl", ".json", ".parquet")) and path[0] not in "./":
-        name, rows = name or path.split("/")[1].split(":")[0], read_rows(path, knob, "test")
+        name, rows = name or path.split("/")[1].split(":")[0], read_source(path, knob, "test")
     else:
         near = difflib.get_close_matches(path, BENCHMARKS, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         die(f"{knob}: {path!r} is no file and no benchmark{hint}; known: {', '.join(BENCHMARKS)}, "
             "toy:math, toy:code, a JSONL or Parquet file, a folder, NAME=PATH")
     window = BENCHMARKS.get(name, {}).get("window")
-    return name, in_window(name, rows, *window) if window else rows
+    return name, in_window(rows, f"{knob}: {entry}", *window) if window else rows
 
 
 def benchmark_texts(entries: str, knob: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -217,11 +239,12 @@ def benchmark_texts(entries: str, knob: str) -> Iterator[tuple[str, list[tuple[s
             try:
                 if isinstance(row, ValueError):
                     raise row
-                problems.append((row_id(row) or str(len(problems)), row.get("question_content") or asked(prompt_of(row))))
+                text = row.get("question_content") or asked(prompt_of(row))
+                problems.append((row_id(row) or str(len(problems)), text))
             except ValueError as error:
                 die(f"{where}: {error}")
         if not problems:
-            die(f"{knob}: {entry} has no rows")
+            die(f"{knob}: {entry} has no row")
         yield name, problems
 
 
@@ -233,7 +256,7 @@ def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
             from huggingface_hub import hf_hub_download
 
             for file in spec["files"]:
-                yield from read_rows(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
+                yield from read_source(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
         else:
             import datasets
 
@@ -242,20 +265,25 @@ def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
     except Exception as error:  # the hub's clients raise a dozen types; every one means: this name gave no rows
         give = ('LiveCodeBench\'s test*.jsonl ("question_content", "public_test_cases", "private_test_cases")'
                 if "files" in spec else 'JSONL with {"problem", "answer"} or {"messages", "answer"} a line')
-        die(f"{knob}: {name}: cannot read {spec['hub']} from the hub ({type(error).__name__}: {one_line(error)[:120]}); "
+        what = f"{type(error).__name__}: {one_line(error)[:120]}"
+        die(f"{knob}: {name}: cannot read {spec['hub']} from the hub ({what}); "
             f"give a local file instead, --{knob} {name}=FILE: {give}")
 
 
-def in_window(name: str, rows, first: str, end: str) -> Iterator[tuple[str, dict | ValueError]]:
+def in_window(rows, source: str, first: str, end: str) -> Iterator[tuple[str, dict | ValueError]]:
+    found = False
     for where, row in rows:
         if isinstance(row, dict):
             try:
                 day = datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat()
             except (KeyError, TypeError, ValueError):
-                die(f"{where}: no ISO contest_date, which {name} selects by")
+                die(f"{where}: no ISO contest_date, by which rows are chosen")
             if not first <= day < end:
                 continue
+        found = True
         yield where, row
+    if not found:
+        die(f"{source} has no rows of contests from {first} to {end}")
 
 
 class TextUnpickler(pickle.Unpickler):
@@ -280,7 +308,7 @@ def livecodebench_tests(row: dict) -> dict:
                 part = json.loads(text)
             # a hostile or damaged pickle raises nearly anything: all of them mean that the row is unusable
             except Exception as error:
-                raise ValueError(f"{key} is neither JSON nor base64 of zlib of a pickled JSON string ({error})") from None
+                raise ValueError(f"{key} is neither JSON nor base64 of zlib of pickled JSON ({error})") from None
         if not isinstance(part, list) or not all(isinstance(t, dict) and {"input", "output", "testtype"} <= set(t)
                                                  for t in part):
             raise ValueError(f'{key} is no list of {{"input", "output", "testtype"}}')

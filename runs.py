@@ -19,7 +19,6 @@ import sys
 import time
 import typing
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,32 +34,47 @@ Share = Annotated[float, ("from 0 to 1", lambda x: 0 <= x <= 1)]
 Names = Annotated[str, "several, with spaces or commas between them"]
 
 
-# ------------------------------------------------------------------------------------------------------------------ ends
+# ----------------------------------------------------------------------------------------------------------------- ends
 script = Path(sys.argv[0]).name  # under this name the stage speaks; a copied stage speaks under its own (read_config)
 
 
+RANK = int(os.environ.get("RANK", "0"))  # read once: eval.py hides the launcher's variables from its engine
+
+
 def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return RANK
 
 
 def die(message: str, code: int = 2) -> typing.NoReturn:
     """Ends the run with one line from rank 0; exit code 2 means a user's mistake."""
     if rank() == 0:
-        tqdm.write(f"{script}: {message}", file=sys.stderr)  # not into the middle of a progress bar
+        for bar in list(getattr(tqdm, "_instances", ())):  # a line of its own, and the last one
+            bar.close()
+        print(f"{script}: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def one_line(error: BaseException) -> str:
-    failures = getattr(error, "failures", None)  # torch's CheckpointException holds the error of each rank and its traceback
+    failures = getattr(error, "failures", None)  # torch's CheckpointException holds an error of each rank
     error = next(iter(failures.values()))[0] if failures else error
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def rank_lost(error: BaseException) -> bool:
-    """Whether a collective failed because another rank is gone. NCCL's watchdog ends the process with a message of its own."""
+    """Whether a collective failed because another rank is gone (NCCL's watchdog ends the process by itself)."""
     import torch
 
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def cores_per_rank() -> int:
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def wait_for(path: Path) -> None:
+    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
+    while not path.exists():
+        time.sleep(0.1)
 
 
 class Stop(Exception):
@@ -70,17 +84,21 @@ class Stop(Exception):
 signals: list[str] = []  # received; a run looks at it after every micro-batch and every chunk of a rollout
 
 
-def catch_signals() -> None:
-    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`); Ctrl-C pressed again later ends it at once."""
+def catch_signals(at_once: bool = False) -> None:
+    """SIGTERM and Ctrl-C let the run save and leave (`Run.stop_if_asked`), or raise KeyboardInterrupt `at_once` where
+    there is nothing to save; Ctrl-C pressed again later ends it without a word."""
     asked_at = 0.0
 
     def handler(number: int, _frame) -> None:
         nonlocal asked_at
-        # a scheduler's signal comes more than once: to the launcher, to this process, and from the launcher to this process
+        # a scheduler's signal comes more than once: to the launcher, to this process, and from the launcher to this
+        # process
         if signals and number == signal.SIGINT and time.monotonic() - asked_at > 1:
             os._exit(130)
         asked_at = asked_at or time.monotonic()
         signals.append(signal.Signals(number).name)
+        if at_once and len(signals) == 1:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
@@ -88,11 +106,19 @@ def catch_signals() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: its launcher may be killed without a word to us
 
 
+def stopped(step: int, unit: str, out: Path) -> None:
+    if rank() == 0:
+        cause = signals[0] if signals else "a signal"
+        tqdm.write(f"{cause}: stopped after {unit} {step}; the same command goes on from {out}/checkpoint-{step}")
+
+
 def frame(train: Callable[[Any], None], cfg) -> None:
     """Runs a training stage; full disks and lost ranks end in one line. Whatever else is raised is our own mistake."""
     again = "the same command goes on from the newest checkpoint"
     try:
         train(cfg)
+    except KeyboardInterrupt:  # before catch_signals
+        die("interrupted before the first step; nothing was to be saved", 130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise
@@ -110,29 +136,26 @@ def frame(train: Callable[[Any], None], cfg) -> None:
         sys.exit(1)
 
 
-# ---------------------------------------------------------------------------------------------------------- command line
+# --------------------------------------------------------------------------------------------------------- command line
 def read_config(config: type, argv: list[str], most_used: str):
-    """`config(...)` from --config FILE.yaml first, then --key value, --key=value, or --key A B for a list. Values are cast
-    to the type of the field and checked against it. `most_used` names the knobs that --help shows first."""
+    """`config(...)` from --config FILE.yaml first, then --key value, --key=value, or --key A B for a list. Values are
+    cast to the type of the field and checked against it. `most_used` names the knobs that --help shows first."""
     global script
     module = sys.modules[config.__module__]
     script = Path(module.__file__).name
     fields = typing.get_type_hints(config, include_extras=True)
     if "--help" in argv or "-h" in argv:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # --help | head
         sys.exit(print(help_text(config, module.__doc__, most_used)))
     values: dict[str, Any] = {}
-    for at, arg in enumerate(argv):
-        if not arg.startswith("--"):
-            if at == 0:
-                die(f"{arg!r}: options are written --key value (all: python {script} --help)")
-            continue
-        key, equals, value = arg[2:].partition("=")
-        words = [value] if equals else []
-        for word in argv[at + 1:]:
-            if word.startswith("--"):
-                break
-            words.append(word)
-        values[key.replace("-", "_")] = words
+    if argv and not argv[0].startswith("--"):
+        die(f"{argv[0]!r}: options are written --key value (all: python {script} --help)")
+    for arg in argv:
+        if arg.startswith("--"):
+            key, equals, value = arg[2:].partition("=")
+            words = values[key.replace("-", "_")] = [value] if equals else []
+        else:
+            words.append(arg)
     recipe = values.pop("config", None)
     if recipe is not None:
         recipe = " ".join(recipe)
@@ -152,11 +175,13 @@ def read_config(config: type, argv: list[str], most_used: str):
 
 
 def cast(key: str, field, value):
-    """`value` as the type of a field; `value` is a list of words (command line) or what YAML made of a recipe's line."""
+    """`value` as the type of a field; `value` is a list of words (command line) or what YAML made of a recipe's
+    line."""
     kind, *rules = typing.get_args(field) if typing.get_origin(field) is Annotated else [field]
     if isinstance(value, list):
-        value = ",".join(map(str, value)) if Names == field or len(value) < 2 else die(
-            f"{key} takes one value, got {' '.join(map(str, value))!r}; quote it, or write --key before the next option")
+        if len(value) > 1 and field != Names:
+            die(f"{key} takes one value, got {' '.join(map(str, value))!r}; quote it, or is a -- missing before a key?")
+        value = ",".join(map(str, value))
     try:
         if typing.get_origin(kind) is Literal:
             value, allowed = str(value).lower() if isinstance(value, bool) else str(value), typing.get_args(kind)
@@ -202,7 +227,7 @@ def help_text(config: type, doc: str, most_used: str) -> str:
                      [line for name, lines in groups.items() if lines for line in ("", f"{name}:", *lines)])
 
 
-# --------------------------------------------------------------------------------------------------------- output folder
+# -------------------------------------------------------------------------------------------------------- output folder
 def read_jsonl(path: Path) -> list[dict]:
     """The rows of complete lines: what stands after the last line end was cut by a crash."""
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
@@ -217,7 +242,8 @@ def append_jsonl(path: Path, rows: list[dict]) -> None:
 def checkpoints(out: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted((p for p in found if (p / "trainer" / "state.json").exists()), key=lambda p: int(p.name.split("-")[1]))
+    whole = [p for p in found if (p / "trainer" / "state.json").exists()]
+    return sorted(whole, key=lambda p: int(p.name.split("-")[1]))
 
 
 def open_output(cfg, may_change: set[str]) -> Path | None:
@@ -249,34 +275,33 @@ def open_output(cfg, may_change: set[str]) -> Path | None:
     if cfg.resume in ("auto", "never") or found and before.get("resume") == cfg.resume:  # the same command once more
         return found[-1] if found else None
     if not (Path(cfg.resume) / "trainer" / "state.json").exists():
-        die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto, never or a folder")
+        die(f"resume: {cfg.resume} is no checkpoint of this trainer (no trainer/state.json); use auto or never")
     if found and found[-1].resolve() != Path(cfg.resume).resolve():
-        die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs later; give another --output_dir")
+        die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs; give another --output_dir")
     return Path(cfg.resume)
 
 
-def write_config(cfg, step: int, resumed: bool) -> None:
+def write_config(cfg, step: int, resumed: bool, logs=("metrics.jsonl", "eval.jsonl")) -> None:
     """config.yaml, and the logs without what came after the checkpoint: those lines are made again."""
     out = Path(cfg.output_dir)
     (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
     (out / "config.yaml.partial").replace(out / "config.yaml")
-    for name in ("metrics.jsonl", "eval.jsonl", "samples.jsonl"):
+    for name in logs:
         rows = [row for row in read_jsonl(out / name) if row["step"] <= step] if resumed else []
-        (out / f"{name}.partial").write_text("")
         append_jsonl(out / f"{name}.partial", rows)
-        (out / f"{name}.partial").replace(out / name) if rows or (out / name).exists() else (out / f"{name}.partial").unlink()
+        (out / f"{name}.partial").replace(out / name)
 
 
 def check_room(out: Path, parameters: int, mixed_precision: str) -> None:
     """A checkpoint is fp32 weights and two Adam states, and the model in the precision that it computes in."""
     need, free = parameters * (12 + (2 if mixed_precision == "bf16" else 4)), shutil.disk_usage(out).free
     if 0 < free < need:  # some network file systems report nothing
-        die(f"output_dir {out}: {free / 1e9:.3g} GB are free and a checkpoint takes {need / 1e9:.3g}; make room or give another")
+        die(f"output_dir {out}: {free / 1e9:.3g} GB are free, a checkpoint takes {need / 1e9:.3g}; make room")
 
 
 def draw_curves(out: Path, panels: list[tuple[str, dict[str, str]]]) -> None:
-    """curves.png: a panel is (title, {key of metrics.jsonl, or eval/key of eval.jsonl: label}); error bars are 1.96 times
-    `stderr` where eval.jsonl has it. Nothing where matplotlib is not installed."""
+    """curves.png: a panel is (title, {key of metrics.jsonl, or eval/key of eval.jsonl: label}); error bars are 1.96
+    times `stderr` where eval.jsonl has it. Nothing where matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:
@@ -294,7 +319,8 @@ def draw_curves(out: Path, panels: list[tuple[str, dict[str, str]]]) -> None:
             rows = [row for row in files[file] if row.get(name) is not None]
             x, y = [row["step"] for row in rows], [row[name] for row in rows]
             if file and rows:
-                axis.errorbar(x, y, [1.96 * (row.get("stderr") or 0.0) for row in rows], fmt="o-", capsize=3, label=label)
+                bars = [1.96 * (row.get("stderr") or 0.0) for row in rows]
+                axis.errorbar(x, y, bars, fmt="o-", capsize=3, label=label)
             elif not file:
                 axis.plot(x, y, label=label, linewidth=1.2)
         axis.set(title=title, xlabel="step")
@@ -303,72 +329,3 @@ def draw_curves(out: Path, panels: list[tuple[str, dict[str, str]]]) -> None:
             axis.legend()
     figure.savefig(out / "curves.png", dpi=110)
     plt.close(figure)
-
-
-# ----------------------------------------------------------------------------------------------------------------- ranks
-def make_accelerator(cfg):
-    """Accelerate, set up for us: trackers, time-out of the ranks, all cores of a CPU, fp32 gradients under FSDP2."""
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
-    try:
-        accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
-                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
-    except (ImportError, ValueError) as error:
-        die(f"log_with {cfg.log_with}: {one_line(error)}")
-    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
-        # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
-        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
-    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher leaves one thread
-        torch.set_num_threads(cores_per_rank())
-    return accelerator
-
-
-def cores_per_rank() -> int:
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def wait_for(path: Path) -> None:
-    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
-    while not path.exists():
-        time.sleep(0.1)
-
-
-@dataclasses.dataclass
-class Run:
-    """What the functions of a stage share."""
-
-    cfg: Any
-    accelerator: Any
-    policy: Any  # as prepared by Accelerate; .lm on the unwrapped one is the Hugging Face model
-    optimizer: Any
-    tokenizer: Any
-    stop_ids: list[int]
-    pad_id: int
-    reward_s: float = 0.0  # seconds that the rollout waited for rewards
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
-
-    @property
-    def world(self) -> int:
-        return self.accelerator.num_processes
-
-    @property
-    def bare(self):
-        return self.accelerator.unwrap_model(self.policy)
-
-    def total(self, values: dict[str, float]) -> dict[str, float]:
-        """Sums over all ranks, by key."""
-        import torch
-
-        summed = self.accelerator.reduce(torch.tensor(list(values.values()), dtype=torch.float64), "sum")
-        return dict(zip(values, summed.tolist()))
-
-    def stop_if_asked(self) -> None:
-        """Raises Stop on all ranks if one was signalled. All ranks must come here equally often."""
-        if signals if self.world == 1 else self.total({"asked": float(bool(signals))})["asked"]:
-            raise Stop

@@ -256,6 +256,8 @@ def build_root() -> None:
     os.chdir("/")
     for path in paths + devices:
         source = "/.host" + path
+        if path.startswith("/tmp/"):  # the interpreter lives there: kept apart, as programs write to /tmp
+            path = "/.tmp" + path[4:]
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.islink(source):
             if not os.path.lexists(path):
@@ -268,13 +270,26 @@ def build_root() -> None:
         call("mount", source.encode(), path.encode(), None, MS_BIND | MS_REC, None)
         flags = 1 | 2 | (0 if path in devices else 4)  # rdonly, nosuid, nodev; a read-only device node can still be written to
         call("syscall", MOUNT_SETATTR, -100, path.encode(), 0x8000, struct.pack("QQQQ", flags, 0, 0, 0), 32)
-    for link, target in (("/tmp", "/box/tmp"), ("/dev/shm", "/box/tmp"), ("/dev/stdin", "/box/stdin")):
-        if not os.path.isdir(link):  # /tmp is there already when the interpreter lives under it: see `confine`
-            os.symlink(target, link)
     os.mkdir("/box")
+    temporary = link_temporary()
+    for link, target in (("/tmp", temporary), ("/dev/shm", "/box/tmp"), ("/dev/stdin", "/box/stdin")):
+        if not os.path.isdir(link):
+            os.symlink(target, link)
     call("umount2", b"/.host", MNT_DETACH)
     os.rmdir("/.host")
     call("syscall", MOUNT_SETATTR, -100, b"/", 0, struct.pack("QQQQ", 1, 0, 0, 0), 32)
+
+
+def link_temporary() -> str:
+    """Makes what /tmp leads to and returns its name: the program's folder, or, when the interpreter lives under /tmp, a folder
+    beside it with links to where `build_root` put that."""
+    os.mkdir("/box/tmp")
+    if not os.path.isdir("/.tmp"):
+        return "/box/tmp"
+    os.mkdir("/box/.tmp")
+    for name in os.listdir("/.tmp"):
+        os.symlink(f"/.tmp/{name}", f"/box/.tmp/{name}")
+    return "/box/.tmp"
 
 
 def enter_namespaces(proc: int) -> set[str]:
@@ -407,7 +422,8 @@ def zygote_main() -> None:
     jobs: dict[int, Job] = {}  # by pidfd
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
     # kernel's RCU, with a lock that all workers share.
-    keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and os.path.islink("/tmp"), []
+    # Not so where /tmp leads to the interpreter: a program that replaces it there must not reach what the zygote imports.
+    keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and not os.path.isdir("/.tmp"), []
     while True:
         poll = select.poll()
         for fd in (control.fileno(), parent, *jobs):
@@ -482,12 +498,7 @@ def mount_scratch() -> None:
     """A fresh tmpfs on /box, its folder tmp for the program (and /tmp leads there)."""
     options = f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode()
     call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, options)
-    os.mkdir("/box/tmp")
-    if not os.path.islink("/tmp"):  # the interpreter lives under /tmp: a writable /tmp that still shows its folders, read-only
-        for name in os.listdir("/tmp"):
-            os.mkdir(f"/box/tmp/{name}")
-            call("mount", f"/tmp/{name}".encode(), f"/box/tmp/{name}".encode(), None, MS_BIND | MS_REC, None)
-        call("mount", b"/box/tmp", b"/tmp", None, MS_BIND | MS_REC, None)
+    link_temporary()
 
 
 def scratch_state() -> list[tuple]:
@@ -506,7 +517,7 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
         scratch = "/box/tmp"
-        if request["mode"] == "verify" or not os.path.islink("/tmp"):
+        if request["mode"] == "verify" or os.path.isdir("/.tmp"):
             call("unshare", NEWNS)  # the verifier and the program, which run at a time, see nothing of each other
             mount_scratch()
     os.chdir(scratch)
@@ -514,7 +525,8 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
             os.sendfile(f.fileno(), 0, 0, 1 << 30)
     if abi:
-        install_landlock(abi, [*rules, *([landlock_rule(scratch, WRITE(abi), abi)] if scratch != "/" else [])])
+        folders = [] if scratch == "/" else [scratch, "/tmp"] if scratch == "/box/tmp" else [scratch]
+        install_landlock(abi, [*rules, *(landlock_rule(path, WRITE(abi), abi) for path in folders)])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
               "NPROC": 64 + request["processes"], "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():

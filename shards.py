@@ -14,13 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rows import parse_row, read_rows
+from rows import BOM, parse_row, read_source
 from runs import die
 
 
 def parts(sources: str, knob: str, size: int = 8 << 20) -> Iterator[tuple]:
     """Comma-separated FILEs or NAME=FILEs cut for `read_part`: (name, file, first byte, end byte, None) of JSONL, else
-    (name, source, 0, 0, 64 rows of read_rows)."""
+    (name, source, 0, 0, 64 rows of read_source)."""
     for source in filter(None, sources.split(",")):
         name, equals, given = source.partition("=")
         if not equals or Path(source).exists():
@@ -31,7 +31,7 @@ def parts(sources: str, knob: str, size: int = 8 << 20) -> Iterator[tuple]:
             if file.is_file() and file.suffix != ".parquet":
                 yield from ((name, str(file), at, at + size, None) for at in range(0, file.stat().st_size, size))
             else:
-                rows = (row for _, row in read_rows(str(file) if folder else given, knob))
+                rows = (row for _, row in read_source(str(file) if folder else given, knob))
                 while some := list(itertools.islice(rows, 64)):
                     yield name, str(file), 0, 0, some
 
@@ -46,7 +46,7 @@ def read_part(part: tuple) -> Iterator[dict | ValueError | None]:
             lines.seek(start - 1)
             lines.readline()
         while (at := lines.tell()) < end and (line := lines.readline()):
-            line = line if at else line.removeprefix(b"\xef\xbb\xbf")
+            line = line if at else line.removeprefix(BOM)
             yield parse_row(line) if line.strip() else None
 
 

@@ -148,13 +148,13 @@ def cost(rounds: int) -> None:
     run, engine, train, _, _ = rl_gppo.start(rl_gppo.Config(**flags))
     with rewards.RewardPool(1) as pool:
         samples = rl_gppo.collect(engine, train[:16], 8, (0, "cost", 0, 0), 1.0, 1.0, pool, run)
-    kept, _ = rl_gppo.keep_groups(samples, run.cfg)
+    kept, _ = rl_gppo.compute_advantages(samples, run.cfg)
     seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
     for turn in tqdm(range(rounds + 1), "cost", mininterval=1):
         for name in random.Random(turn).sample(list(LOSSES), len(LOSSES)):
             run.cfg = dataclasses.replace(rl_gppo.Config(**flags), **LOSSES[name])
             begun = time.perf_counter()
-            rl_gppo.train_on(kept, 1, run)
+            rl_gppo.update_policy(kept, 1, run)
             if turn:  # the first round warms up
                 seconds[name].append(time.perf_counter() - begun)
     print("| loss | update, s | times clip_higher's (95 %) |\n|---|---|---|")

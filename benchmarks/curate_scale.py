@@ -2,8 +2,8 @@
 
     python benchmarks/curate_scale.py [--prompts 100000] [--traces 200000] [--folder /tmp/curate_scale] [--workers 2]
 
-Prompts: 20 to 200 words of a vocabulary of 20,000 (Zipf's law), 1 % with nine words of a benchmark inside; seven sets of
-the sizes of AIME24, AIME25, HMMT25, MATH-500, GSM8K, LiveCodeBench v5 and v6. Traces: 16 a prompt, written to the
+Prompts: 20 to 200 words of a vocabulary of 20,000 (Zipf's law), 1 % with nine words of a benchmark in them; seven sets
+of the sizes of AIME24, AIME25, HMMT25, MATH-500, GSM8K, LiveCodeBench v5 and v6. Traces: 16 a prompt, written to the
 folder (4 GB, and as much again for sft.jsonl), with every filter that reads responses. Memory is the sum over all
 processes of what each holds alone plus its part of what they share (PSS), every 0.2 s. Prints a Markdown table.
 """

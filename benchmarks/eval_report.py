@@ -1,7 +1,7 @@
 """Scoring throughput, and report.html in a real browser, at the size of AIME with avg@64: 30 problems x 64 samples of
 60,000 characters. Needs Chromium (Debian: apt-get install chromium); it is driven over its DevTools pipe, without a driver.
 
-    python benchmarks/eval_report.py [--rows ../shared/data/aime24.qs.jsonl] [--out runs/eval_report] [--chromium chromium]
+    python benchmarks/eval_report.py [--rows AIME.jsonl] [--out runs/eval_report] [--chromium chromium]
 
 Prints a table: scoring time, file size, time until the tables are painted, until the whole file is read, median and worst
 time to open a sample (unpacked, laid out, next frame painted), to unfold its thinking, console errors, and whether
@@ -185,7 +185,7 @@ PROBE = """
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, default=ROOT.parent / "shared/data/aime24.qs.jsonl")
+    parser.add_argument("--rows", type=Path, default=ROOT / "tests/rows/aime24.jsonl", help="fewer than 30 rows are repeated")
     parser.add_argument("--out", type=Path, default=Path("runs/eval_report"))
     parser.add_argument("--chromium", default="chromium")
     parser.add_argument("--n", type=int, default=64)
@@ -198,10 +198,12 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     rng, source = random.Random(0), args.out / "aime_avg64.jsonl"
     with open(source, "w") as file:
-        for at, line in enumerate(args.rows.read_text().splitlines()):
-            row, rate = json.loads(line), rng.random()
+        rows = list(map(json.loads, args.rows.read_text().splitlines()))
+        for at in range(max(len(rows), 30)):
+            row, rate = rows[at % len(rows)], rng.random()
             meta = row.get("meta", {})
-            answer, name = str(row.get("answer") or meta.get("answer") or meta["solution"]), str(meta.get("unique_id", at))
+            answer = str(row.get("answer") or meta.get("answer") or meta["solution"])
+            name = str(meta.get("unique_id", at) if len(rows) >= 30 else at)
             for _ in range(args.n):
                 text = response(rng, answer, rng.random() < rate, args.characters)
                 cut = "</think>" not in text

@@ -117,14 +117,14 @@ def check_update(args, length: int) -> dict:
     config = run.bare.lm.config
     samples = samples_of(4 if args.tiny else max(2, 65_536 // length), length, config.vocab_size)
     tokens = len(samples) * length
-    rl_gppo.train_on(samples, 100, run)  # warms up: kernels are chosen, Adam's states made
+    rl_gppo.update_policy(samples, 100, run)  # warms up: kernels are chosen, Adam's states made
     if args.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(3):
         synchronize(args.device)
         begun = time.perf_counter()
-        metrics = rl_gppo.train_on(samples, 100, run)
+        metrics = rl_gppo.update_policy(samples, 100, run)
         synchronize(args.device)
         seconds.append(time.perf_counter() - begun)
     p, best = run.bare.lm.num_parameters(), min(seconds)
@@ -165,7 +165,7 @@ def check_gppo(args) -> dict:
         state["step"] = step
         metrics.append(rl_gppo.one_step(step, state, train, engine, InProcess(), run))
     rl_gppo.evaluate(engine, held_out, state, InProcess(), run)
-    evals = rl_gppo.read_jsonl(Path(cfg.output_dir) / "eval.jsonl")
+    evals = runs.read_jsonl(Path(cfg.output_dir) / "eval.jsonl")
     if not args.tiny and evals[-1]["accuracy"] <= evals[0]["accuracy"]:
         raise RuntimeError(f"accuracy did not rise in {steps} steps: {evals[0]['accuracy']:.3f} to {evals[-1]['accuracy']:.3f}")
     differences = [m["rollout_logprob_diff"] for m in metrics if "rollout_logprob_diff" in m]

@@ -72,7 +72,7 @@ def main() -> None:
         for name, plan in plans.items():
             rl_gppo.plan_microbatches = plan
             begun = time.perf_counter()
-            norms[name] = rl_gppo.train_on(samples, 1, run)["grad_norm"]
+            norms[name] = rl_gppo.update_policy(samples, 1, run)["grad_norm"]
             if turn:  # the first round warms up
                 seconds[name].append(time.perf_counter() - begun)
     ours, fixed = (statistics.median(seconds[name]) for name in plans)

@@ -1,6 +1,6 @@
 """Seconds to score math responses through RewardPool on two cores, workers started beforehand.
 
-    python benchmarks/reward_throughput.py [--workers 2]
+    python benchmarks/reward_throughput.py [--workers 2] [--rows MATH.jsonl]     # RL rows; a dozen of our own without
 
 Four batches: 1,024 responses of 20,000 characters where every answer is different and needs math_verify (fractions, radicals,
 expressions, intervals; one in eight has no box); a step of the published run, 128 MATH problems x 8, half of the answers right;
@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import rewards  # noqa: E402
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+ROWS = Path(__file__).parent.parent / "tests" / "rows" / "mathsub.jsonl"
 STEP = "So $a_{k+1} = 2a_k + 3$ and with 12 of them we get \\[ \\frac{7}{4} + x \\] which is {nearly} done. Wait, check again.\n"
 
 
@@ -39,12 +39,12 @@ def hard(k: int) -> tuple[str, str]:
             (f"[{k},{k + 5})", f"\\left[{k}, {k + 5}\\right)")][k % 4]
 
 
-def batches(rng: random.Random) -> dict[str, list[dict]]:
+def batches(rng: random.Random, rows: Path) -> dict[str, list[dict]]:
     def item(text: str, gold: str) -> dict:
         return dict(data_source="math_longcot_math_verify", response=text, ground_truth=gold)
     answers = [hard(k + 2) for k in range(1024)]
-    rows = map(json.loads, (SHARED / "math_train_rl_2500.jsonl").read_text().splitlines())
-    golds = [row["reward_model"]["ground_truth"] for row in rows]
+    golds = [json.loads(line)["reward_model"]["ground_truth"] for line in rows.read_text().splitlines()]
+    golds *= -(-131 // len(golds))
     spread = [[rng.randint(0, 999) for _ in range(6)] for _ in range(30)]
     return {
         "1,024 x 20,000 characters, every answer different": [
@@ -73,12 +73,13 @@ def plain_seconds(items: list[dict]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     with rewards.RewardPool(args.workers) as pool:
         pool.score_batch([dict(data_source="math_verify", response=f"\\boxed{{\\frac{{1}}{{{k}}}}}", ground_truth="2")
                           for k in range(3, 40)])  # both workers are up
         print("| batch | seconds | responses/s | right | plain math_verify, one process |\n|---|---|---|---|---|")
-        for name, items in batches(random.Random(0)).items():
+        for name, items in batches(random.Random(0), args.rows).items():
             start = time.perf_counter()
             scored = pool.score_batch(items)
             seconds = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """Splits SVAMP rows for the run of the README's "A real model on two cores".
 
-    python benchmarks/svamp_data.py ../shared/data/svamp_rl_700.jsonl runs
+    python benchmarks/svamp_data.py ChilleD/SVAMP runs     # the hub data set; or a JSONL file of RL rows
 
 Writes svamp_sft.jsonl (the first 250 problems with a one-line solution: two numbers of the text and the operation between
 them that gives the answer; problems without one are left out), svamp_train.jsonl (the first 550, for RL) and
@@ -25,10 +25,25 @@ def solution(text: str, answer: float) -> str | None:
     return None
 
 
+def rl_lines(source: str) -> list[str]:
+    """The 700 training problems as RL rows, a line each, from a file of such rows or from the hub."""
+    if Path(source).is_file():
+        return Path(source).read_text().splitlines()
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, split="train")
+        return [json.dumps({"data_source": "math_longcot_math_verify", "ability": "math",
+                            "prompt": [{"role": "user", "content": f"{row['Body'].strip()} {row['Question'].strip()}"}],
+                            "reward_model": {"ground_truth": f"{float(row['Answer']):g}", "style": "rule"}}) for row in rows]
+    except (OSError, ValueError, KeyError) as error:  # offline, misspelt, other columns
+        sys.exit(f"svamp_data.py: {source} is no file, and cannot be read from the hub ({error}); give a JSONL file of RL rows")
+
+
 def main() -> None:
-    if len(sys.argv) != 3 or not Path(sys.argv[1]).is_file():
-        sys.exit("usage: svamp_data.py SVAMP.jsonl FOLDER (the rows of ../shared/data/svamp_rl_700.jsonl)")
-    lines = Path(sys.argv[1]).read_text().splitlines()
+    if len(sys.argv) != 3:
+        sys.exit("usage: svamp_data.py ChilleD/SVAMP|FILE.jsonl FOLDER")
+    lines = rl_lines(sys.argv[1])
     out = Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     with (out / "svamp_sft.jsonl").open("w") as file:

@@ -44,8 +44,8 @@ def problem(name, prompt=None, answer="1", **more) -> dict:
 def curated(folder: Path, traces: list, problems: list, filters: str, **knobs):
     """Runs the stage in this process; returns (kept samples as "id/sample", RL ids, {what was removed: why})."""
     traces, problems = write(folder / "generations.jsonl", traces), write(folder / "problems.jsonl", problems)
-    cfg = curate.Config(generations=traces, problems=problems, filters=filters, output_dir=str(folder / "out"), workers=1,
-                        **knobs)
+    knobs |= dict(filters=filters, output_dir=str(folder / "out"), workers=1)
+    cfg = curate.Config(generations=traces, problems=problems, **knobs)
     shutil.rmtree(cfg.output_dir, ignore_errors=True)
     curate.curate(curate.check_config(cfg))
     out = Path(cfg.output_dir)
@@ -111,7 +111,7 @@ def test_repetition_agrees_with_counting():
     ("Find the sum of the digits of the number that is given.", "首先我们把所有的数字加起来,得到答案。", False),
     ("求所有数字的和。", "首先我们把所有的数字加起来 $x^2+\\frac{1}{2}$,得到答案。", True),
     ("求所有数字的和。", "First the digits of the number are added, and that is it.", False),
-    ("Find the sum of the digits of the number that is given.", "Wir addieren, und das ist die Summe der Ziffern.", False),
+    ("Find the sum of the digits of the number that is given.", "Wir addieren, und das ist die Summe der Zahl.", False),
     ("Trouvez la somme des chiffres pour les nombres.", "On prend la somme des chiffres et une suite.", True),
     ("Найдите сумму цифр числа.", "Сначала сложим все цифры числа.", True),
     ("Найдите сумму цифр числа.", "The digits of the number are added and that is it.", False),

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import accelerate
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -20,10 +22,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+import checkpoints
 import rl_gppo
 import toy
+from policy import Policy, load_policy, save_pretrained
 from rewards import Reward
-from rl_gppo import Config, Policy, Prompt, Run, Sample
+from rl_gppo import Config, Prompt, Sample
+from runs import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,7 +83,7 @@ def make_run(cfg: Config, optimizer, wrap: str, tied: bool) -> Run:
         for layer in policy.lm.base_model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(policy, mesh=mesh, reshard_after_forward=True)
-    return Run(cfg, accelerator, policy, accelerator.prepare(optimizer(policy.parameters())), SavesNothing(), [1], 0, False)
+    return Run(cfg, accelerator, policy, accelerator.prepare(optimizer(policy.parameters())), SavesNothing(), [1], 0)
 
 
 class SavesNothing:
@@ -97,7 +102,7 @@ def outcome(case: str, optimizer: str, wrap: str, tied: bool) -> tuple[dict, dic
     make, options = OPTIMIZERS[optimizer]
     settings, samples = CASES[case]
     run = make_run(Config(**{"warmup_steps": 0, **options, **settings}), make, wrap, tied)
-    return rl_gppo.train_on(samples(), 1, run), whole(run)
+    return rl_gppo.update_policy(samples(), 1, run), whole(run)
 
 
 GRID = [(case, optimizer, wrap, tied) for wrap in ("ddp", "fsdp") for case in CASES for optimizer in OPTIMIZERS
@@ -122,18 +127,18 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
     make = functools.partial(torch.optim.AdamW, lr=1e-3)
     run = make_run(cfg, make, wrap, True)
     for step in (1, 2):
-        metrics = rl_gppo.train_on(make_samples(4, 2), step, run)
+        metrics = rl_gppo.update_policy(make_samples(4, 2), step, run)
         if step == 1:
-            rl_gppo.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+            checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
             saved = whole(run)
     expected = whole(run)
     run = make_run(cfg, make, wrap, True)
-    state = rl_gppo.load_checkpoint(out / "checkpoint-1", run)
+    state, extra = checkpoints.load_checkpoint(out / "checkpoint-1", run)
     loaded = whole(run)
-    again = rl_gppo.train_on(make_samples(4, 2), 2, run)
-    rl_gppo.save_pretrained(out / "final", run)
+    again = rl_gppo.update_policy(make_samples(4, 2), 2, run)
+    save_pretrained(out / "final", run)
     if run.rank == 0:
-        torch.save({"state": state, "saved": saved, "loaded": loaded, "expected": expected, "got": whole(run),
+        torch.save({"state": state, "extra": extra, "saved": saved, "loaded": loaded, "expected": expected, "got": whole(run),
                     "metrics": metrics, "again": again}, out / "round_trip.pt")
     else:
         whole(run)  # gathering is collective
@@ -158,7 +163,7 @@ def test_two_ranks_are_one(results, case, optimizer, wrap, tied):
     settings, samples = CASES[case]
     run = make_run(Config(**{"warmup_steps": 0, **options, **settings, "token_budget": 10**6}), make, "none", tied)
     before = whole(run)
-    metrics, weights = rl_gppo.train_on(samples(), 1, run), whole(run)
+    metrics, weights = rl_gppo.update_policy(samples(), 1, run), whole(run)
     assert metrics["updates_skipped"] == 0 and metrics["grad_norm"] > 0
     assert case == "empty_rank" or metrics["approx_kl"] > 0  # later updates are off-policy
     for got, new in (result[case, optimizer, wrap, tied] for result in results):
@@ -182,7 +187,7 @@ def test_ranks_end_with_the_same_bits(results):
 @pytest.mark.parametrize("wrap", ["ddp", "fsdp"])
 def test_checkpoint_of_two_ranks(ranks, wrap):
     got = torch.load(ranks / wrap / "round_trip.pt", weights_only=False)
-    assert got["state"] == {"step": 1, "cursor": 4, "best": None} and got["metrics"] == got["again"]
+    assert got["state"] == {"step": 1, "cursor": 4, "best": None} and got["extra"] == [0] and got["metrics"] == got["again"]
     for name, weight in got["expected"].items():
         assert torch.equal(got["loaded"][name], got["saved"][name]) and torch.equal(got["got"][name], weight), name
         assert not torch.equal(weight, got["saved"][name])
@@ -231,7 +236,7 @@ def same_run(two: Path, one: Path, model: str, expected: list[dict]) -> None:
         assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
 
 
-@pytest.mark.parametrize("engine", ["vllm", "hf"])
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
 def test_run_of_two_ranks(tmp_path, model, engine):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
     flags = ["--model", model, "--rollout", engine, *SMALL, *SPREAD]
@@ -266,24 +271,25 @@ def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list
             accelerator.state.fsdp_plugin.set_mixed_precision(precision)
         return accelerator
 
-    rl_gppo.Accelerator = accelerator_of_gpus
+    accelerate.Accelerator = accelerator_of_gpus  # runs.make_accelerator looks it up when it is called
     if precision == "no":
-        one_step = rl_gppo.one_step
-        rl_gppo.one_step = lambda *args: one_step(*args) if isinstance(args[-1].policy, FSDPModule) else sys.exit("nothing was sharded")
+        rollout = rl_gppo.rollout
+        rl_gppo.rollout = lambda *args: rollout(*args) if isinstance(args[-1].policy, FSDPModule) else sys.exit("nothing was sharded")
         rl_gppo.main(flags)
     else:  # the update alone: on the CPU a bf16 engine and a bf16 trainer round differently
         rl_gppo.make_engine = lambda *_: None
-        run, *_ = rl_gppo.start(rl_gppo.read_config(flags))
+        run, *_ = rl_gppo.start(rl_gppo.parse(flags))
         batch = rl_gppo.collate(make_samples(2, 2), False, "cpu", 0)
-        logprobs, entropy = run.policy(batch, run.cfg, True)
+        logprobs, entropy = rl_gppo.token_logprobs(batch, run, True)
         seen = {}
         run.bare.lm.base_model.layers[0].register_forward_hook(lambda module, args, out: seen.update(layer=out[0].dtype))
-        metrics = rl_gppo.train_on(make_samples(4, 2), 1, run)
+        metrics = rl_gppo.update_policy(make_samples(4, 2), 1, run)
         seen.update(logprobs=logprobs.dtype, entropy=entropy.dtype, weights={p.dtype for p in run.policy.parameters()},
                     adam={t.dtype for s in run.optimizer.state.values() for t in s.values()})
         torch.save({"logprobs": logprobs.detach(), "metrics": metrics, "dtypes": seen}, f"{folder}/bf16_{rank}.pt")
 
 
+@pytest.mark.needs("vllm")
 def test_sharded_run_is_the_run_of_one_rank(tmp_path, model):
     """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
     flags = ["--model", model, "--rollout", "vllm", *SMALL, *SPREAD]
@@ -295,9 +301,8 @@ def test_sharded_run_is_the_run_of_one_rank(tmp_path, model):
 def test_bf16_keeps_fp32_where_it_matters(tmp_path, model):
     """Layers compute in bf16; log-probabilities, master weights and Adam states stay fp32."""
     mp.spawn(sharded_stage, (free_port(), str(tmp_path), "bf16", ["--output_dir", str(tmp_path / "run"), "--model", model, "--eval_file="]), nprocs=2)
-    policy = Policy(rl_gppo.load_model(Config(), model)[0])
     batch = rl_gppo.collate(make_samples(2, 2), False, "cpu", 0)
-    exact, _ = policy(batch, Config(), True)
+    exact, _ = rl_gppo.token_logprobs(batch, SimpleNamespace(policy=Policy(load_policy(Config(), model)), cfg=Config()), True)
     for rank in range(2):
         got = torch.load(tmp_path / f"bf16_{rank}.pt")
         f32 = torch.float32

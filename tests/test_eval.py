@@ -25,6 +25,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
+ROWS = ROOT / "tests" / "rows"
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 import livecodebench_problems as lcb  # noqa: E402
@@ -32,7 +33,10 @@ import livecodebench_problems as lcb  # noqa: E402
 import eval as ev  # noqa: E402
 import report  # noqa: E402
 import rewards  # noqa: E402
+import scores  # noqa: E402
 import toy  # noqa: E402
+from policy import SeededSampler  # noqa: E402
+from runs import read_config  # noqa: E402
 
 PYTHON = [sys.executable, str(ROOT / "eval.py")]
 
@@ -86,6 +90,7 @@ def lines(path: Path) -> list[dict]:
 
 
 # -------------------------------------------------------------------------------------------------------------- formats
+@pytest.mark.needs("shared")
 @pytest.mark.parametrize(
     "file, count, first, truth",
     [
@@ -106,7 +111,7 @@ def test_published_files(file, count, first, truth):
 
 
 def test_math500_format_and_named_file():
-    problems = ev.load_benchmark(f"math500={ROOT}/tests/math500_8.jsonl", cfg())
+    problems = ev.load_benchmark(f"math500={ROWS}/math500.jsonl", cfg())
     assert [p.benchmark for p in problems] == ["math500"] * 8 and problems[0].id == "test/algebra/1.json"
     assert problems[0].truth == "\\left( 3, \\frac{\\pi}{2} \\right)"
 
@@ -137,15 +142,15 @@ def test_thinking_switch_and_suffix(model):
     texts = []
     for knobs in ({}, {"enable_thinking": "true"}, {"enable_thinking": "false", "prompt_suffix": "Box it."}):
         problem = ev.Problem("b", "0", [{"role": "user", "content": "1+1"}], "math_verify", "2")
-        ev.render({"b": [problem]}, tokenizer, cfg(**knobs))
+        ev.render_all({"b": [problem]}, tokenizer, cfg(**knobs))
         texts.append(problem.text)
         assert tokenizer.decode(problem.ids) == problem.text
     assert texts == ["1+1", "1+1<think>\n", "1+1\nBox it.<think></think>"]
 
 
 def test_ask_think_off_judges_the_answer_alone():
-    loaded = ev.load_problems(cfg(data=str(DATA / "svamp_rl_700.jsonl"), ask_think=False, limit=3))
-    assert {p.data_source for p in loaded["svamp_rl_700"]} == {"math_verify"}
+    loaded = ev.load_problems(cfg(data=str(ROWS / "mathsub.jsonl"), ask_think=False, limit=3))
+    assert {p.data_source for p in loaded["mathsub"]} == {"math_verify"}
 
 
 # -------------------------------------------------------------------------------------------------------- livecodebench
@@ -246,7 +251,8 @@ def test_livecodebench_verdicts():
 def draw(scores: torch.Tensor, seeds, prompt=None, steps: int = 1, **knobs) -> torch.Tensor:
     """(B, steps) tokens sampled from fixed scores (B, V)."""
     ids = torch.zeros(len(scores), 1, dtype=torch.long) if prompt is None else prompt
-    process = ev.seeded_sampler(list(seeds), torch.ones_like(ids, dtype=torch.bool), cfg(max_tokens=max(steps, 4), **knobs))
+    penalty = knobs.pop("repetition_penalty", 1.0)
+    process = SeededSampler(list(seeds), penalty=penalty, real=torch.ones_like(ids, dtype=torch.bool), **knobs)
     width = ids.shape[1]
     for _ in range(steps):
         ids = torch.cat([ids, process(ids, scores).argmax(-1, keepdim=True)], 1)
@@ -316,7 +322,7 @@ def test_yarn_is_in_force(model):
     override, theta = ev.rope_override(config, knobs), config.rope_parameters["rope_theta"]
     original = config.max_position_embeddings
     assert override["max_position_embeddings"] == 2.5 * original and override["rope_parameters"]["rope_type"] == "yarn"
-    engine = ev.HFEngine(str(model), config, override, [0], 0, 64, knobs)
+    engine = ev.HFEngine(ev.Model(str(model), config, override, None, [0], 0), 64, knobs)
     name, lowest, scale = engine.rope()
     dim = config.head_dim
     plain = [theta ** (-2 * i / dim) for i in range(dim // 2)]
@@ -338,7 +344,7 @@ def test_pass_at_k_is_the_mean_over_subsets():
     for n, c in itertools.product(range(1, 8), range(8)):
         for k in range(1, n + 1) if c <= n else ():
             subsets = list(itertools.combinations([i < c for i in range(n)], k))
-            assert ev.pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
+            assert scores.pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
 
 
 def rows_of(*answers, truth="1"):
@@ -373,17 +379,17 @@ def test_majority(answers, same, point):
     rows = rows_of(*(None if a == "-" else a for a in answers.split()))
     for seed in range(5):
         random.Random(seed).shuffle(rows)  # the order of the samples does not matter
-        assert ev.majority(rows, set(same)) == pytest.approx(point)
+        assert scores.majority(rows, set(same)) == pytest.approx(point)
 
 
 def test_majority_groups_by_mathematics():
     groups = {"b": {"p": rows_of("\\frac{1}{2}", "0.5", "1/2", "1", "1"), "q": rows_of("(1,2)", "(1, 2)", "7", "8")}}
     with ev.reward_pool(2, cfg()) as pool:
-        same = ev.same_answers(groups, pool)
+        same = scores.same_answers(groups, pool)
     assert {frozenset(pair) for pair in same} == {
         frozenset(pair) for pair in itertools.combinations(["\\frac{1}{2}", "0.5", "1/2"], 2)
     } | {frozenset(["(1,2)", "(1, 2)"])}
-    result = ev.summarise(groups["b"], [1], same, False)
+    result = scores.summarise(groups["b"], [1], same, False)
     assert result["maj"] == 0
 
 
@@ -396,7 +402,7 @@ def simulated(rng: random.Random, problems=30, n=8) -> dict[str, list[dict]]:
 
 def test_stderr_is_that_of_a_bootstrap_over_problems():
     groups, rng = simulated(random.Random(1)), random.Random(2)
-    result = ev.summarise(groups, [1, 4], set(), False)
+    result = scores.summarise(groups, [1, 4], set(), False)
     rates = [statistics.fmean(r["correct"] for r in rows) for rows in groups.values()]
     assert result["avg"] == pytest.approx(statistics.fmean(rates)) == pytest.approx(result["pass@1"])
     means = [statistics.fmean(rng.choices(rates, k=len(rates))) for _ in range(4000)]
@@ -412,7 +418,7 @@ def test_stderr_resample_is_the_spread_of_new_runs():
     for seed in range(400):
         rng = random.Random(seed)
         groups = {str(i): rows_of(*("1" if rng.random() < p else "2" for _ in range(8))) for i, p in enumerate(chances)}
-        result = ev.summarise(groups, [1], set(), True)
+        result = scores.summarise(groups, [1], set(), True)
         averages.append(result["avg"])
         claimed.append(result["stderr_resample"] ** 2)
     assert math.sqrt(statistics.fmean(claimed)) == pytest.approx(statistics.stdev(averages), rel=0.1)
@@ -422,30 +428,30 @@ def test_interval_covers():
     """The clustered 95 % interval holds the population's mean in about 95 % of the benchmarks drawn from it."""
     hits = 0
     for seed in range(400):
-        result = ev.summarise(simulated(random.Random(seed)), [1], set(), True)
+        result = scores.summarise(simulated(random.Random(seed)), [1], set(), True)
         hits += result["ci95"][0] <= 0.5 <= result["ci95"][1]
     assert 0.92 < hits / 400 < 0.98
 
 
 @pytest.mark.parametrize("dof, value", [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (29, 2.045), (499, 1.965)])
 def test_student_quantile(dof, value):
-    assert ev.student_t975(dof) == pytest.approx(value, abs=0.02 if dof == 3 else 0.002)
+    assert scores.student_t975(dof) == pytest.approx(value, abs=0.02 if dof == 3 else 0.002)
 
 
 def test_summary_counts_what_is_no_verdict_apart():
     rows = rows_of("1", "1", "2", None)
     rows[2] |= dict(status="verifier_timeout", finish_reason="length", tokens=1000)
     rows.append(rows_of("3")[0] | dict(status="sandbox_error"))
-    result = ev.summarise({"p": rows}, [1, 2], set(), False)
+    result = scores.summarise({"p": rows}, [1, 2], set(), False)
     assert (result["verifier_errors"], result["verifier_timeouts"], result["truncated"], result["no_answer"]) == (1, 1, 0.2, 0.2)
     assert result["tokens_mean"] == 208 and result["tokens_p95"] == 1000 and result["stderr"] is None and result["samples"] == 5
-    table = ev.markdown({"x": result})
+    table = scores.markdown({"x": result})
     assert "40.0 ± –" in table and "1 / 1" in table and "20.0 %" in table
 
 
 def test_interval_where_nothing_or_everything_is_right():
     """0 of 30: the upper end is the rate at which seeing none has a chance of 2.5 %."""
-    none, every = (ev.summarise({str(i): rows_of(a, a) for i in range(30)}, [1], set(), False)["ci95"] for a in ("2", "1"))
+    none, every = (scores.summarise({str(i): rows_of(a, a) for i in range(30)}, [1], set(), False)["ci95"] for a in ("2", "1"))
     assert none[0] == 0 and (1 - none[1]) ** 30 == pytest.approx(0.025) and every == pytest.approx([1 - none[1], 1])
 
 
@@ -576,6 +582,7 @@ def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
     assert old == new and "sums" in again.stdout
 
 
+@pytest.mark.needs("vllm")
 def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, tmp_path):
     """The prompts are together longer than what the engine reads in one step (see VLLMEngine)."""
     rows = [{"problem": f"{a}+{a % 7}={'?' * (380 + a)}", "answer": "3"} for a in range(26)]
@@ -615,7 +622,7 @@ def test_responses_end_at_the_context(model, sums, tmp_path):
     done = run(*flags, "--max_tokens", context, "--output_dir", tmp_path / "out")
     assert "2 of 2 prompts and max_tokens" in done.stderr
     problems = ev.load_problems(cfg(data=str(sums), limit=2))
-    ev.render(problems, tokenizer, cfg())
+    ev.render_all(problems, tokenizer, cfg())
     rows = lines(tmp_path / "out/generations.jsonl")
     assert "length" in {row["finish_reason"] for row in rows}
     for row, problem in zip(rows, problems["sums"], strict=True):
@@ -650,11 +657,11 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     assert result["per_problem"] == {"a": [1, 2], "b": [2, 2]} and result["avg"] == 0.75 and result["bad_rows"] == 5
     for number in (5, 6, 7, 8, 9):
         assert f"mine.jsonl:{number}: " in done.stderr
-    (tmp_path / "bare.jsonl").write_text('{"id": "2024-II-4", "response": "\\\\boxed{33}"}\n{"id": "nothing", "response": "x"}\n')
-    aime = f"aime24={DATA / 'aime24.qs.jsonl'}"
+    (tmp_path / "bare.jsonl").write_text('{"id": "2099-I-2", "response": "\\\\boxed{119}"}\n{"id": "nothing", "response": "x"}\n')
+    aime = f"aime24={ROWS / 'aime24.jsonl'}"
     run("--score_only", tmp_path / "bare.jsonl", "--data", aime, "--output_dir", tmp_path / "joined")
     joined = json.loads((tmp_path / "joined/results.json").read_text())["aime24"]
-    assert joined["per_problem"] == {"2024-II-4": [1, 1]} and joined["bad_rows"] == 1
+    assert joined["per_problem"] == {"2099-I-2": [1, 1]} and joined["bad_rows"] == 1
     refused = run("--score_only", tmp_path / "out/generations.jsonl", "--output_dir", tmp_path / "out", check=False)
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
@@ -663,7 +670,7 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
 def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
     hostile = "<script>alert(1)</script></script><img src=x onerror=alert(1)>\u2028\ud800 é"
     problems = [{"id": hostile, "code": False, "truth": hostile, "samples": [["wrong", 3, True, hostile, -1.0]]}]
-    result = ev.summarise({"p": rows_of("2", "1")}, [1], set(), False)
+    result = scores.summarise({"p": rows_of("2", "1")}, [1], set(), False)
     meta = {
         "title": hostile,
         "settings": [["model", hostile]],
@@ -698,10 +705,10 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
         (["--k", "x"], ["k must be a list of whole numbers"]),
         (["--engine", "tgi"], ["engine must be one of auto, vllm, hf"]),
         (["--yarn_factor", "0.5"], ["yarn_factor must be above 1"]),
-        (["--top_p", "0"], ["0 < top_p <= 1"]),
+        (["--top_p", "0"], ["top_p must be above 0 and at most 1, got 0"]),
         (["--config", "none.yaml"], ["--config none.yaml"]),
         (["--compare", "a"], ["compare needs two folders"]),
-        (["--n"], ["flags come in pairs"]),
+        (["--n"], ["n must be int, got ''"]),
         (["--score_only", "none.jsonl"], ["none.jsonl does not exist"]),
         (["--model", "{tmp}/none"], ["cannot be read as a Hugging Face model"]),
         (["--data", "{tmp}/bad.jsonl"], ["bad.jsonl:2: not JSON"]),
@@ -772,7 +779,7 @@ def test_hub_names_load_what_the_hub_holds(monkeypatch, tmp_path):
         ("HuggingFaceH4/aime_2024", None, "train"): {"id": 60, "problem": "p", "solution": "s", "answer": "204", "year": "2024"},
         ("math-ai/aime25", None, "test"): {"problem": "p", "answer": "70", "id": "0"},
         ("MathArena/hmmt_feb_2025", None, "train"): {"problem_idx": 1, "problem": "p", "answer": "103"},
-        ("HuggingFaceH4/MATH-500", None, "test"): json.loads((ROOT / "tests/math500_8.jsonl").read_text().splitlines()[1]),
+        ("HuggingFaceH4/MATH-500", None, "test"): json.loads((ROWS / "math500.jsonl").read_text().splitlines()[1]),
         ("openai/gsm8k", "main", "test"): {"question": "p", "answer": "so\n#### 1,018"},
         ("some/other", None, "test"): {"question": "p", "answer": "x^2"},
     }
@@ -811,9 +818,13 @@ def test_ranks_have_gpus_of_their_own(capsys):
     assert "need 4 GPUs" in capsys.readouterr().err
 
 
+def parse(argv: list[str]) -> ev.Config:
+    return ev.check_config(read_config(ev.Config, argv, ev.MOST_USED))
+
+
 def test_recipe_and_flags(tmp_path):
     (tmp_path / "r.yaml").write_text("n: 8\nk: [1, 8]\ndata: [aime24, aime25]\nenable_thinking: false\ntemperature: 6e-1\n")
-    got = ev.read_config(["--config", str(tmp_path / "r.yaml"), "--n=16", "--prompt_suffix", "Think: put it in \\boxed{}."])
+    got = parse(["--config", str(tmp_path / "r.yaml"), "--n=16", "--prompt_suffix", "Think: put it in \\boxed{}."])
     assert (got.n, got.k, got.data, got.enable_thinking, got.temperature) == (16, "1,8", "aime24,aime25", "false", 0.6)
     assert got.prompt_suffix == "Think: put it in \\boxed{}."
     assert yaml.safe_load(yaml.safe_dump(vars(got))) == vars(got)

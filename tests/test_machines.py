@@ -3,7 +3,6 @@ They share the file system, as the machines of a cluster do."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-import rl_gppo
-import sft
+import runs
 import toy
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
+pytestmark = pytest.mark.needs("root", "ip", "namespaces")
 TIMES = {"rollout_s", "reward_s", "train_s", "sync_s", "step_s"}
 FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--max_response_tokens", 48,
          "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 1,
@@ -33,8 +32,6 @@ def ip(*args) -> str:
 @pytest.fixture
 def machines():
     """Names of two network namespaces, 10.77.0.1 and 10.77.0.2; whatever runs in them ends with the test."""
-    assert os.getuid() == 0, "network namespaces need root: run this test as root"
-    assert shutil.which("ip"), "no ip command: apt-get install iproute2"
     names = [f"rl{os.getpid()}{letter}" for letter in "ab"]
     try:
         for name in names:
@@ -81,7 +78,7 @@ def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo.py
 
 
 def metrics_of(out: Path) -> list[dict]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rl_gppo.read_jsonl(out / "metrics.jsonl")]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in runs.read_jsonl(out / "metrics.jsonl")]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +113,7 @@ def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, mode
     logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
     processes = [launch(rank, machines, logs[rank], [*flags, "--rank_timeout_s", limit]) for rank in range(2)]
     deadline = time.monotonic() + 240
-    while not rl_gppo.checkpoints(tmp_path / "run"):
+    while not runs.checkpoints(tmp_path / "run"):
         assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, "".join(log.read_text()[-3000:] for log in logs)
         time.sleep(0.01)
     time.sleep(0.2)  # in the middle of a step
@@ -133,7 +130,7 @@ def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, mode
     assert len(messages) == 1 and f"rank {1 - lost}" in messages[0] and "checkpoint-" in messages[0], output[-4000:]
     assert f'"{ROOT / "rl_gppo.py"}", line' not in output, "a traceback of the stage"
     kill_machine(machines[lost])
-    done = rl_gppo.checkpoints(tmp_path / "run")[-1]
+    done = runs.checkpoints(tmp_path / "run")[-1]
     assert int(done.name.split("-")[1]) < STEPS, "the run had ended before its machine died"
     if how == "unplugged":
         ip("-n", machines[lost], "link", "set", "veth0", "up")
@@ -151,7 +148,7 @@ def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path
     logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
     processes = [launch(rank, machines, logs[rank], flags, stage="sft.py") for rank in range(2)]
     deadline = time.monotonic() + 240
-    while not sft.checkpoints(tmp_path / "run"):
+    while not runs.checkpoints(tmp_path / "run"):
         assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, "".join(log.read_text()[-3000:] for log in logs)
         time.sleep(0.01)
     kill_machine(machines[1])
@@ -159,9 +156,9 @@ def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path
     output = logs[0].read_text()
     (message,) = [line for line in output.replace("\r", "\n").split("\n") if line.startswith("sft.py: ")]
     assert "rank 0 lost another rank" in message and "checkpoint-" in message and f'"{ROOT / "sft.py"}", line' not in output, output[-4000:]
-    done = sft.checkpoints(tmp_path / "run")[-1]
+    done = runs.checkpoints(tmp_path / "run")[-1]
     run(machines, tmp_path, [*flags, "--save_every", 50], "sft.py")
-    assert [row["step"] for row in sft.read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 101)) and 1 <= int(done.name.split("-")[1]) < 100
+    assert [row["step"] for row in runs.read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 101)) and 1 <= int(done.name.split("-")[1]) < 100
     assert (tmp_path / "run" / "final" / "model.safetensors").exists()
 
 

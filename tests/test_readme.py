@@ -6,7 +6,8 @@ from pathlib import Path
 from transformers import Qwen3Config
 
 import rewards
-from rl_gppo import METRICS, plan, read_config
+from plan import plan
+from rl_gppo import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -18,7 +18,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import checkpoints
 import rl_gppo
+import runs
 import toy
 from rewards import Reward
 
@@ -68,7 +70,7 @@ def same_end(out: Path, whole: Path) -> None:
         assert lines_of(out, name) == lines_of(whole, name), name
     a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    assert [p.name for p in rl_gppo.checkpoints(out)] == [p.name for p in rl_gppo.checkpoints(whole)]
+    assert [p.name for p in runs.checkpoints(out)] == [p.name for p in runs.checkpoints(whole)]
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}  # nothing left lying about
 
 
@@ -189,7 +191,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     """Kills save_checkpoint() and start() at each of their file operations in turn, in a forked process, and looks whether
     the folder can be resumed from. Writes {what: number of operations} and what went wrong."""
     torch.set_num_threads(1)
-    cfg = rl_gppo.read_config(flags)
+    cfg = rl_gppo.parse(flags)
     out, spare = Path(cfg.output_dir), Path(cfg.output_dir).with_name("spare")
     run, engine, train, held_out, state = rl_gppo.start(cfg)
     rl_gppo.load_model = lambda *_: (run.bare.lm, run.tokenizer)
@@ -222,8 +224,8 @@ def killed_everywhere(flags: list[str], report: str) -> None:
                 if (found.name if found else None) not in allowed:
                     wrong.append(f"{what}, {count}: {found}")
                 kept = weight.detach().clone()
-                for folder in rl_gppo.checkpoints(out):  # the older ones too
-                    if rl_gppo.load_checkpoint(folder, run)["step"] != int(folder.name[-1]) or weight[0, 0].item() != allowed[folder.name]:
+                for folder in runs.checkpoints(out):  # the older ones too
+                    if checkpoints.load_checkpoint(folder, run)["step"] != int(folder.name[-1]) or weight[0, 0].item() != allowed[folder.name]:
                         wrong.append(f"{what}, {count}: {folder.name} holds other weights")
                     if {p.name for p in folder.rglob("*")} != {p.name for p in (spare / "checkpoint-1").rglob("*")}:
                         wrong.append(f"{what}, {count}: {folder.name} has lost files")
@@ -231,7 +233,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
                     weight.copy_(kept)
                 if before:
                     for file in ("metrics.jsonl", "samples.jsonl", "eval.jsonl"):
-                        if [row["step"] for row in rl_gppo.read_jsonl(out / file)][:1] != [1]:
+                        if [row["step"] for row in runs.read_jsonl(out / file)][:1] != [1]:
                             wrong.append(f"{what}, {count}: {file} lost its rows")
             except (SystemExit, Exception) as error:
                 wrong.append(f"{what}, {count}: {error!r}")
@@ -240,14 +242,14 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     each("first start", lambda: rl_gppo.start(cfg), None, {None: 0})
     shutil.rmtree(out, ignore_errors=True)
     rl_gppo.start(cfg)
-    rl_gppo.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+    checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
     for name in ("metrics", "samples", "eval"):
-        rl_gppo.append_jsonl(out / f"{name}.jsonl", [{"step": 1}, {"step": 2}])
+        runs.append_jsonl(out / f"{name}.jsonl", [{"step": 1}, {"step": 2}])
     shutil.copytree(out, spare)
     each("second start", lambda: rl_gppo.start(cfg), spare, {"checkpoint-1": first})
     add(1.0)
     second = weight[0, 0].item()
-    each("checkpoint", lambda: rl_gppo.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
+    each("checkpoint", lambda: checkpoints.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
          {"checkpoint-1": first, "checkpoint-2": second})
     Path(report).write_text(json.dumps({"counts": counts, "wrong": wrong}))
 
@@ -265,10 +267,10 @@ def test_killed_at_every_file_operation(data):
 @pytest.mark.parametrize("torn", [b'{"step": 7, "prompt": "a}', '{"step": 7, "prompt": "é'.encode()[:-1], b'{"step": 7', b'{"step": 1}'])
 def test_a_line_cut_by_a_crash_is_left_out(tmp_path, torn):
     rows = [{"step": 1, "response": "\u2028 and \x85 end no line"}, {"step": 2, "response": "}"}]
-    rl_gppo.append_jsonl(tmp_path / "samples.jsonl", rows)
+    runs.append_jsonl(tmp_path / "samples.jsonl", rows)
     with (tmp_path / "samples.jsonl").open("ab") as file:
         file.write(torn)
-    assert rl_gppo.read_jsonl(tmp_path / "samples.jsonl") == rows
+    assert runs.read_jsonl(tmp_path / "samples.jsonl") == rows
 
 
 @pytest.mark.parametrize("damage", ["weights", "rng", "state"])
@@ -286,6 +288,7 @@ def test_a_damaged_checkpoint_is_named(data, whole, damage):
     same_end(out, whole)
 
 
+@pytest.mark.needs("vllm")
 def test_the_real_engine_goes_on_with_the_same_bits(data):
     """vLLM too: its samples depend on their seeds and on the weights alone."""
     flags = ["--rollout", "vllm", "--eval_file=", "--steps", 4]
@@ -313,7 +316,7 @@ def test_sigterm_finishes_the_step_and_saves(data, whole):
     code, output = run_until(1, signal.SIGTERM, command, out)
     steps = len(lines_of(out, "metrics.jsonl"))
     assert code == 0 and f"SIGTERM: stopped after step {steps}; the same command goes on from {out}/checkpoint-{steps}" in output
-    assert "Traceback" not in output and 1 <= steps < STEPS and [p.name for p in rl_gppo.checkpoints(out)] == [f"checkpoint-{steps}"]
+    assert "Traceback" not in output and 1 <= steps < STEPS and [p.name for p in runs.checkpoints(out)] == [f"checkpoint-{steps}"]
     finish(flags_of(data, out), data / "log")
     shutil.rmtree(out / f"checkpoint-{steps}", ignore_errors=steps not in (4, 6))
     a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
@@ -366,7 +369,7 @@ def on_a_small_disk(data: str) -> None:
         (message,) = mistakes(finish(flags, log, fill_before, function, str(disk), free, code=2))
         assert "No space left" in message or "Disk full?" in message, message
         (disk / "filler").unlink()
-        assert rl_gppo.checkpoints(out)[-1].name == f"checkpoint-{step}" and not list(out.glob("checkpoint-*.partial")), message
+        assert runs.checkpoints(out)[-1].name == f"checkpoint-{step}" and not list(out.glob("checkpoint-*.partial")), message
         print(message)
     for free, expected in ((0, "No space left on device"), (5 * 10**6, "a checkpoint takes")):  # before anything was trained
         leave_free(str(disk), free)
@@ -383,6 +386,7 @@ def on_a_small_disk(data: str) -> None:
     print(message)
 
 
+@pytest.mark.needs("namespaces")
 def test_full_disk(data, whole):
     """One line each; the checkpoint before stays whole, and with room again the run ends with the same bits."""
     unshare = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
@@ -413,7 +417,7 @@ def test_the_last_and_the_best_are_kept(data, save_every, keep, expected):
     out = data / f"kept_{save_every}_{keep}"
     flags = flags_of(data, out, "--save_every", save_every, "--keep_checkpoints", keep, "--eval_every", 2)
     finish(flags, data / "log", set_accuracies, [1, 5, 3, 4])
-    assert [p.name for p in rl_gppo.checkpoints(out)] == [f"checkpoint-{n}" for n in expected]
+    assert [p.name for p in runs.checkpoints(out)] == [f"checkpoint-{n}" for n in expected]
     best = json.loads((out / "checkpoint-6" / "trainer" / "state.json").read_text())["best"]
     assert (best["step"], best["accuracy"]) == (2, 0.625)
     assert yaml.safe_load((out / "config.yaml").read_text())["keep_checkpoints"] == keep

@@ -95,6 +95,7 @@ def test_plain_integers_as_math_verify():
     assert tried > 3000
 
 
+@pytest.mark.needs("shared")
 def test_real_ground_truths(pool):
     """MATH: every 10th published answer equals itself, and not the next row's unless math_verify says so."""
     rows = [json.loads(line) for line in (SHARED / "math_train_rl_2500.jsonl").read_text().splitlines()]
@@ -352,6 +353,7 @@ def test_code_formats_and_scores(shape, no_zygote_left):
     assert score("coder1", block("def double(n): 1 / 0"), gold, code_reward="signed_pass_rate") == (-1.0, False, "wrong")
 
 
+@pytest.mark.needs("namespaces")
 def test_code_single_test_formats(no_zygote_left):
     tests = "def test_a():\n    assert double(3) == 6\n\ndef test_b():\n    assert double(0) == 0"
     for truth in ({"functional": "assert double(3) == 6\nassert double(0) == 0"}, {"pytest": f"from solution import *\n\n{tests}"}):
@@ -422,6 +424,7 @@ def test_livecodebench(no_zygote_left):
     assert score("livecodebench", block(code.replace("+ y", "- y")), call) == (0.5, False, "partial")
 
 
+@pytest.mark.needs("shared")
 def test_real_code_rows():
     """Published references pass; the same programs with one operator changed, and the programs of other tasks, do not."""
     rows = []
@@ -445,6 +448,7 @@ def test_real_code_rows():
     assert {r.status for r in found} == {"wrong"}
 
 
+@pytest.mark.needs("shared")
 def test_jury_programs():
     """Contest programs with the verdict of every test: the pass rate is exact."""
     rows = [json.loads(line) for line in (SHARED / "code_stdin_samples.jsonl").read_text().splitlines()]

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import plan
 import rl_gppo
 import toy
+from policy import load_tokenizer
+from runs import read_config
 
 ROOT = Path(__file__).parent.parent
 GOOD = {"data_source": "math_verify", "prompt": [{"role": "user", "content": "1+1="}], "reward_model": {"ground_truth": "2"}}
@@ -38,8 +41,9 @@ def message_of(capsys, *flags: str) -> str:
 
 @pytest.mark.parametrize("flags, expected", [
     (["--cliphigh", "0.3"], ["'cliphigh'", "'clip_high'"]),
-    (["--lr"], ["pairs"]),
-    (["lr", "1"], ["pairs"]),
+    (["--lr"], ["lr", "float", "''"]),
+    (["lr", "1"], ["'lr'", "--key value", "--help"]),
+    (["--lr", "1e-5", "1e-6"], ["lr takes one value", "1e-5 1e-6"]),
     (["--lr", "fast"], ["lr", "float", "'fast'"]),
     (["--steps", "1.5"], ["steps", "int"]),
     (["--overlong_filter", "2"], ["overlong_filter", "bool"]),
@@ -47,12 +51,11 @@ def message_of(capsys, *flags: str) -> str:
     (["--responses_per_prompt", "1"], ["responses_per_prompt", "at least 2"]),
     (["--temperature", "0"], ["temperature", "above 0"]),
     (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
-    (["--plan", "8", "--model", "nowhere"], ["model", "nowhere"]),
     (["--train_file", "toy:poetry"], ["poetry", "toy:math"]),
     (["--vllm_tensor_parallel", "3"], ["vllm_tensor_parallel 3", "1 ranks"]),
 ])
 def test_wrong_flags(capsys, tmp_path, flags, expected):
-    message = message_of(capsys, "--output_dir", tmp_path / "run", *flags)
+    message = message_of(capsys, *flags, "--output_dir", tmp_path / "run")
     assert all(part in message for part in expected), message
 
 
@@ -67,19 +70,34 @@ def test_wrong_recipe(capsys, tmp_path):
 
 def test_recipe_then_flags(tmp_path):
     (tmp_path / "a.yaml").write_text("lr: 1e-6\nloss: cispo\n")  # YAML 1.1 reads 1e-6 as text
-    cfg = rl_gppo.read_config(["--config", str(tmp_path / "a.yaml"), "--loss=ppo", "--overlong_filter", "true"])
+    cfg = rl_gppo.parse(["--config", str(tmp_path / "a.yaml"), "--loss=ppo", "--overlong_filter", "true"])
     assert (cfg.lr, cfg.loss, cfg.overlong_filter) == (1e-6, "ppo", True)
+
+
+def test_lists_as_people_type_them(tmp_path):
+    """A list of names has spaces, commas or YAML's brackets; an option without a value is a switch."""
+    (tmp_path / "a.yaml").write_text("train_file: [a.jsonl, b.jsonl]\nsteps: '7'\nseed: 3.0\noutput_dir: 2026\n")
+    cfg = rl_gppo.parse(["--config", str(tmp_path / "a.yaml"), "--model", "m", "--eval-file", "c.jsonl", "d.jsonl", "--overlong_filter"])
+    assert (cfg.train_file, cfg.eval_file, cfg.overlong_filter) == ("a.jsonl,b.jsonl", "c.jsonl,d.jsonl", True)
+    assert (cfg.steps, cfg.seed, cfg.output_dir) == (7, 3, "2026")
+
+
+def test_plan_of_a_model_that_is_not_there(capsys):
+    with pytest.raises(SystemExit) as stop:
+        plan.plan(read_config(plan.Config, ["--gpus", "8", "--model", "nowhere"], ""))
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and line.startswith("plan.py: model: nowhere is not there yet")
 
 
 @pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "recipes").glob("*.yaml") if "sft" not in p.name and not p.name.startswith(("fsdp2", "eval"))))
 def test_recipes_parse(recipe):
-    rl_gppo.read_config(["--config", str(ROOT / "recipes" / recipe)])
+    rl_gppo.parse(["--config", str(ROOT / "recipes" / recipe)])
 
 
 @pytest.mark.parametrize("bad, expected", [
     ('{"data_source": "math_verify", ', ["data.jsonl:2", "not JSON"]),
-    ({k: v for k, v in GOOD.items() if k != "reward_model"}, ["data.jsonl:2", "no 'reward_model'"]),
-    ({**GOOD, "reward_model": {}}, ["data.jsonl:2", "no 'ground_truth'"]),
+    ({k: v for k, v in GOOD.items() if k != "reward_model"}, ["data.jsonl:2", "no ground truth", '"reward_model"']),
+    ({**GOOD, "reward_model": {}}, ["data.jsonl:2", "no ground truth", '{"ground_truth"}']),
     ({**GOOD, "reward_model": {"ground_truth": ""}}, ["data.jsonl:2", "ground truth"]),
     ({**GOOD, "data_source": "riddles"}, ["data.jsonl:2", "riddles", "math_dapo_math_verify"]),
     ({**GOOD, "prompt": 3}, ["data.jsonl:2"]),
@@ -112,12 +130,15 @@ def test_model_folder_without_weights(capsys, tmp_path, model):
 
 def test_prompt_longer_than_its_limit(capsys, tmp_path, model):
     long = {**GOOD, "prompt": "1+" * 100}
-    message = message_of(capsys, "--model", model, "--train_file", rows(tmp_path / "data.jsonl", long), "--output_dir", tmp_path / "a")
-    assert "max_prompt_tokens 64" in message and "data.jsonl:1" in message
-    cfg = rl_gppo.read_config(["--model", model])
-    _, tokenizer = rl_gppo.load_model(cfg, model)
-    kept = rl_gppo.load_prompts(rows(tmp_path / "two.jsonl", GOOD, long), "train", tokenizer, cfg)
-    assert len(kept) == 1 and "1 of 2 rows left out" in capsys.readouterr().out
+    message = message_of(capsys, "--model", model, "--train_file", rows(tmp_path / "data.jsonl", long), "--max_prompt_tokens", 64,
+                         "--eval_file=", "--output_dir", tmp_path / "a")
+    assert "train_file: 1 of 1 rows are longer than max_prompt_tokens 64; --max_prompt_tokens 201 keeps all" in message
+    cfg, tokenizer = rl_gppo.parse(["--model", model]), load_tokenizer(model)  # toy:math: 64 tokens
+    prompts = rl_gppo.load_prompts(rows(tmp_path / "many.jsonl", *[GOOD] * 19, long), "train_file", tokenizer, cfg)
+    held_out = rl_gppo.load_prompts(rows(tmp_path / "one.jsonl", GOOD), "eval_file", tokenizer, cfg)
+    assert rl_gppo.fit_lengths(prompts, held_out, 512, cfg) == cfg
+    assert len(prompts) == 19 and len(held_out) == 1
+    assert "train_file: 1 of 20 rows are longer than max_prompt_tokens 64 and left out" in capsys.readouterr().out
 
 
 def test_context_too_short(capsys, tmp_path, model):
@@ -148,4 +169,11 @@ def test_help_shows_every_knob(capsys):
     with pytest.raises(SystemExit) as stop:
         rl_gppo.main(["--help"])
     shown = capsys.readouterr().out
-    assert stop.value.code is None and all(f"{name}:" in shown for name in vars(rl_gppo.Config()))
+    groups = {title: lines for title, *lines in (block.split("\n") for block in shown.strip().split("\n\n") if block.split("\n")[0].endswith(":"))}
+    first, *others = groups
+    assert stop.value.code is None and first == "most used:" and len(others) >= 6
+    knobs = [line.split()[0] for title in others for line in groups[title]]
+    assert sorted(knobs) == sorted(f"--{name}" for name in vars(rl_gppo.Config()))  # each once, in its group
+    assert {line.split()[0][2:] for line in groups[first]} == set(rl_gppo.MOST_USED.split())
+    assert "  --lr 3e-05 " in shown and "after the warm-up" in shown and '  --eval_file auto ' in shown
+    assert "def " not in shown and "dataclass" not in shown  # no source code

@@ -13,8 +13,10 @@ from accelerate import Accelerator
 
 import rl_gppo
 import toy
+from policy import Policy, SeededSampler, load_policy, load_tokenizer
 from rewards import Reward
-from rl_gppo import Config, HFRollout, Policy, Prompt, Run, Sample, VLLMRollout, collate, seed_of
+from rl_gppo import Config, HFRollout, Prompt, Sample, VLLMRollout, collate, seed_of, token_logprobs
+from runs import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,10 +30,9 @@ def model(tmp_path_factory):
 
 def make_run(cfg: Config, model: str, lr: float = 1e-3) -> Run:
     accelerator = Accelerator(cpu=True)
-    lm, tokenizer = rl_gppo.load_model(cfg, model)
-    policy = Policy(lm)
-    optimizer = accelerator.prepare(torch.optim.AdamW(policy.parameters(), lr=lr))
-    return Run(cfg, accelerator, policy, optimizer, tokenizer, [tokenizer.eos_token_id], tokenizer.pad_token_id, False)
+    tokenizer, learner = load_tokenizer(model), Policy(load_policy(cfg, model))
+    optimizer = accelerator.prepare(torch.optim.AdamW(learner.parameters(), lr=lr))
+    return Run(cfg, accelerator, learner, optimizer, tokenizer, [tokenizer.eos_token_id], tokenizer.pad_token_id)
 
 
 def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
@@ -44,18 +45,19 @@ def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
     return [samples[i] for i in range(n)]
 
 
+@pytest.mark.needs("vllm")
 def test_vllm_follows_the_trainer(model):
     """After each of 3 updates the engine runs the trainer's weights: mean |Δlogp| < 1e-4 (fp32). With the sync left out it
     does not, so the figure can fail."""
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24, lr=1e-3, warmup_steps=0)
     run = make_run(cfg, model)
-    engine = VLLMRollout(cfg, model, run.stop_ids, run.accelerator)
+    engine = VLLMRollout(model, run)
     for step in (1, 2, 3):
-        metrics = rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=step), step, run)
+        metrics = rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=step), step, run)
         assert metrics["rollout_logprob_diff"] < 1e-4, step
         engine.sync(run.policy)
-    rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=4), 4, run)
-    stale = rl_gppo.train_on(rollout_of(engine, run.tokenizer, seed=5), 5, run)  # no sync before this rollout
+    rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=4), 4, run)
+    stale = rl_gppo.update_policy(rollout_of(engine, run.tokenizer, seed=5), 5, run)  # no sync before this rollout
     assert stale["rollout_logprob_diff"] > 1e-3
     # the same seeds give the same responses, and every response ends by a stop token or is truncated
     engine.sync(run.policy)
@@ -69,10 +71,10 @@ def test_vllm_follows_the_trainer(model):
 def test_hf_logprobs_are_the_trainers_and_seeds_do_not_see_the_batch(model):
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24, rollout_batch=5)
     run = make_run(cfg, model)
-    engine = HFRollout(cfg, run.policy, run.stop_ids, run.pad_id)
+    engine = HFRollout(run)
     samples = rollout_of(engine, run.tokenizer)
     batch = collate(samples, False, "cpu", 0)
-    logprobs, _ = run.policy(batch, cfg, False)
+    logprobs, _ = token_logprobs(batch, run, False)
     assert ((logprobs - batch["rollout_logprobs"]).abs() * batch["mask"]).max() < 1e-4
     requests = [(samples[i].prompt.ids, seed_of(0, i)) for i in (17, 3)]
     alone = {i: ids for i, ids, _, _ in engine.generate(requests, 1.0)}
@@ -87,7 +89,7 @@ def test_seeded_sampler_draws_from_the_distribution(temperature, top_p):
 
     torch.manual_seed(0)
     logits, n = torch.randn(1, 8) * 1.5, 20000
-    sampler = rl_gppo.SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
+    sampler = SeededSampler([seed_of(i) for i in range(n)], temperature, top_p)
     drawn = sampler(None, logits.expand(n, 8)).argmax(-1)
     counts = torch.bincount(drawn, minlength=8).double()
     warped = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(temperature)(None, logits)) if top_p < 1 else logits / temperature
@@ -103,7 +105,8 @@ def test_masks_come_from_lengths_when_pad_is_eos(model):
     """Trap 9: with pad = eos the end token is still trained on and nothing behind it is."""
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24)
     run = make_run(cfg, model)
-    engine = HFRollout(cfg, run.policy, run.stop_ids, run.stop_ids[0])
+    run.pad_id = run.stop_ids[0]
+    engine = HFRollout(run)
     samples = rollout_of(engine, run.tokenizer)
     assert all(s.response.count(run.stop_ids[0]) == (0 if s.truncated else 1) for s in samples)
     batch = collate(samples, False, "cpu", run.stop_ids[0])
@@ -114,7 +117,7 @@ def rl(out: Path, *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, ROOT / "rl_gppo.py", "--output_dir", out, *map(str, flags)], capture_output=True, text=True, cwd=out.parent)
 
 
-@pytest.mark.parametrize("engine", ["vllm", "hf"])
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
 def test_whole_stage(tmp_path, model, engine):
     """Three steps with evaluation from an untrained model: every file of the contract, every number defined and finite."""
     out = tmp_path / "run"
@@ -134,8 +137,7 @@ def test_whole_stage(tmp_path, model, engine):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "config.yaml").exists()
     assert {p.name for p in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
     for folder in (out / "final", out / "checkpoint-3"):
-        cfg = Config(model=str(folder), max_prompt_tokens=16, max_response_tokens=24)
-        assert rl_gppo.load_model(cfg, str(folder))[1].eos_token_id is not None
+        assert load_policy(Config(), str(folder)).generation_config.eos_token_id == load_tokenizer(str(folder)).eos_token_id == 1
     again = rl(out, *flags)  # running it twice just works: nothing is left to do
     assert again.returncode == 0 and "step 3 of 3" in again.stdout, again.stderr[-2000:]
     assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == metrics
@@ -154,8 +156,8 @@ def test_dynamic_sampling_refills_and_never_raises(tmp_path, model):
 
 
 def test_math_and_code_rows_in_one_file(tmp_path, model):
-    """One file with toy math, toy code and published code rows: every row is judged by its own verifier."""
-    code = (ROOT.parent / "shared" / "data" / "code_mbpp_rl.jsonl").read_text().splitlines()
+    """One file with toy math, toy code and code rows in the published format: every row is judged by its own verifier."""
+    code = (ROOT / "tests" / "rows" / "codesub.jsonl").read_text().splitlines()
     easy = [row for row in map(json.loads, code) if len(row["prompt"][0]["content"]) < 300][:3]
     mixed = toy.rl_rows("math", 3) + toy.rl_rows("code", 3) + easy
     assert len(easy) == 3

@@ -20,6 +20,7 @@ import pytest
 import sandbox
 
 sys.path.insert(0, str(Path(__file__).parent))
+import as_user  # noqa: E402
 import sandbox_corpus  # noqa: E402
 import sandbox_problems  # noqa: E402
 
@@ -60,6 +61,7 @@ def test_corpus_is_large_enough():
     assert len({case.name for case in sandbox_corpus.CASES}) == len(sandbox_corpus.CASES)
 
 
+@pytest.mark.needs("namespaces")
 def test_corpus_and_nothing_stays_behind():
     sandbox.close()
     before, children = everything(), descendants()
@@ -70,25 +72,15 @@ def test_corpus_and_nothing_stays_behind():
     assert (before["os"].st_size, before["os"].st_mode, before["os"].st_nlink) == (after["os"].st_size, after["os"].st_mode, after["os"].st_nlink)
 
 
-def readable_python() -> str:
-    """An interpreter that an ordinary user may start: this one, or the system's where this one lies in root's home."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            subprocess.run([python, "-c", "import numpy"], user=65534, group=65534, extra_groups=[], capture_output=True, check=True)
-            return python
-        except (OSError, subprocess.CalledProcessError):
-            continue
-    raise AssertionError("no Python with numpy that an unprivileged user can run; make one readable")
-
-
-def corpus_in_a_process(*args: str, **options) -> None:
-    python = readable_python() if "user" in options else sys.executable
-    done = subprocess.run([python, str(HERE / "sandbox_corpus.py"), *args], capture_output=True, text=True, timeout=240, **options)
+def corpus_in_a_process(*args: str, user: bool = False) -> None:
+    command = [sys.executable, str(HERE / "sandbox_corpus.py"), *args]
+    done = subprocess.run(as_user.command_of(command) if user else command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["wrong"] == [] and report["cases"] >= 60
 
 
+@pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("change", [
     "open('x', 'w').write('left')", "open('x', 'w'); os.remove('x')", "os.mkdir('d')", "os.symlink('/', 'l')", "open('/tmp/x', 'wb').write(bytes(15 << 20))",
     "os.chmod('.', 0)", "os.chmod('/box', 0)", "os.chmod('/box', 0o777)", "os.utime('.', (1, 1))", "os.utime('/box', (1, 1))",
@@ -105,10 +97,12 @@ def test_no_test_sees_what_one_before_did_to_the_scratch(change):
         wall_s=ANY, cpu_s=ANY), (first, changed)
 
 
+@pytest.mark.needs("namespaces")
 def test_corpus_as_an_unprivileged_user():
-    corpus_in_a_process(**(dict(user=65534, group=65534, extra_groups=[]) if os.getuid() == 0 else {}))
+    corpus_in_a_process(user=True)
 
 
+@pytest.mark.needs("namespaces", "firejail")
 def test_corpus_under_firejail():
     corpus_in_a_process("firejail")
 
@@ -142,9 +136,7 @@ print(json.dumps({"wrong": sandbox_corpus.wrong(sandbox_corpus.run_all(full=Fals
 
 
 def test_plain_container_where_namespaces_are_refused():
-    options = dict(user=65534, group=65534, extra_groups=[]) if os.getuid() == 0 else {}
-    done = subprocess.run([readable_python() if options else sys.executable, "-c", PLAIN, str(HERE.parent), str(HERE)], capture_output=True, text=True,
-                          timeout=240, **options)
+    done = subprocess.run(as_user.command_of([sys.executable, "-c", PLAIN, str(HERE.parent), str(HERE)]), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["wrong"] == [] and report["functional"] == ["ok", "wrong"]
@@ -154,13 +146,38 @@ def test_plain_container_where_namespaces_are_refused():
     assert len(report["errors"]) == 2 and "refuses" in report["errors"][0] and "PID namespace" in report["errors"][1]
 
 
+@pytest.mark.needs("namespaces")
+def test_an_interpreter_in_the_temporary_folder(tmp_path):
+    """A virtual environment under /tmp stays readable and out of the way: cwd is empty, /tmp can be written to, nobody finds its files there."""
+    if not tmp_path.is_relative_to("/tmp"):
+        pytest.skip("pytest's temporary folder is not under /tmp: run it with --basetemp /tmp/...")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    program = ("import os, sys\nopen('/tmp/x', 'w').write('1')\nfound = [f for p, _, fs in os.walk('/tmp') for f in fs]\n"
+               "import colorsys\nprint(sys.prefix, os.listdir('.'), found, colorsys.hls_to_rgb(0, 1, 0)[0])\n"
+               "link = '/' + '/'.join(sys.prefix.split('/')[1:3])\nos.rename(link, link + 'x')\n"
+               "for path in (sys.prefix.replace(link, link + 'x'), os.path.realpath(link + 'x')):\n"
+               "    try: open(path + '/left', 'w')\n    except OSError: print('held')")
+    code = ("import json, sys; sys.path.insert(0, sys.argv[1]); import sandbox\n"
+            "print(json.dumps([sandbox.run(sys.argv[2]), sandbox.run(sys.argv[2]), sandbox.capabilities()]))")
+    done = subprocess.run([tmp_path / "env" / "bin" / "python", "-c", code, HERE.parent, program], capture_output=True, text=True)
+    first, second, layers = json.loads(done.stdout)
+    assert first[:2] == second[:2] == ["ok", f"{tmp_path}/env [] ['x'] 1\nheld\nheld\n"], (first, second, done.stderr[-2000:])
+    assert layers["full"]
+
+
+@pytest.mark.needs("namespaces")
 def test_capabilities_here():
     layers = sandbox.capabilities()
     assert layers["full"] and all(layers[name] for name in sandbox.LAYERS) and layers["landlock_abi"] >= 1
     assert sandbox.run("print(1)", require="full").status == "ok"
+
+
+@pytest.mark.needs("namespaces", "firejail")
+def test_capabilities_under_firejail():
     assert sandbox.capabilities(outer="firejail")["full"] and sandbox.capabilities(outer="firejail")["firejail"]
 
 
+@pytest.mark.needs("namespaces")
 def test_the_child_is_confined_by_every_layer():
     """Looked at from outside, while a program runs."""
     program = threading.Thread(target=lambda: sandbox.run("import time\ntime.sleep(2)", wall_s=4, timeout_s=2))
@@ -208,6 +225,7 @@ answer = {TOKEN[::-1]!r}[::-1] if found else "nothing"
 """
 
 
+@pytest.mark.needs("namespaces")
 def test_expected_values_are_nowhere_in_the_program():
     results = sandbox.run_tests(STEAL + "print(answer)", {"inputs": ["1"], "outputs": [TOKEN]})
     assert statuses(results) == ["wrong"] and results[0].stdout == "nothing\n"
@@ -224,8 +242,9 @@ def test_no_test_data_in_the_zygote():
     sandbox.run_tests(f"m = {marks[0]!r}\nprint(input())", {"inputs": [marks[1]], "outputs": [marks[1]]})
     sandbox.run_tests(f"def f(x): return {marks[0]!r}", {"functional": [f"assert f({marks[2]!r}) == {marks[3]!r}"]})
     if os.getuid() != 0:  # only root may read the memory of another user namespace; ask a child instead
-        code = "import gc\nprint(any('mark-' in repr(o)[:10000] for o in gc.get_objects() if isinstance(o, (str, bytes, list, dict, tuple))))"
-        assert sandbox.run(code).stdout in ("False\n", "True\n")
+        look = "import gc\nprint(any('-kram'[::-1] in repr(o)[:10000] for o in gc.get_objects() if isinstance(o, (list, dict, tuple))))"
+        assert [sandbox.run(code + look).stdout for code in ("", "x = ['mark-0']\n")] == ["False\n", "True\n"]
+        return
     for process in descendants():
         found = ""
         with open(f"/proc/{process.pid}/maps") as maps, open(f"/proc/{process.pid}/mem", "rb") as memory:
@@ -388,6 +407,7 @@ def test_format_names_that_are_taken():
     assert rate(sandbox.run_tests("def sum(a): return 5", {"inputs": [[[1]]], "outputs": [5], "fn_name": "sum"})) == 1
 
 
+@pytest.mark.needs("namespaces")
 def test_format_pytest():
     tests = {"pytest": textwrap.dedent("""
         import pytest
@@ -477,11 +497,10 @@ def test_pass_rates_of_programs(problem):
 
 
 def rows(name: str) -> list[dict]:
-    path = DATA / name
-    assert path.exists(), f"{path} is missing; the data folder belongs beside the checkout"
-    return [json.loads(line) for line in path.open()]
+    return [json.loads(line) for line in (DATA / name).open()]
 
 
+@pytest.mark.needs("shared")
 @pytest.mark.parametrize("name, step", [("code_mbpp_rl.jsonl", 3), ("code_functional_rl.jsonl", 6), ("code_stdin_rl.jsonl", 1)])
 def test_references_of_published_rows_pass(name, step):
     seen = 0
@@ -493,6 +512,7 @@ def test_references_of_published_rows_pass(name, step):
     assert seen >= 10
 
 
+@pytest.mark.needs("shared")
 def test_jury_programs_get_their_verdicts():
     for row in rows("code_stdin_samples.jsonl"):
         tests = {key: row["tests"][key][:5] for key in ("inputs", "outputs")}
@@ -501,6 +521,7 @@ def test_jury_programs_get_their_verdicts():
 
 
 # ---------------------------------------------------------------------------------------------------- load, leaks, kills
+@pytest.mark.needs("namespaces")
 def test_verdicts_do_not_depend_on_load():
     ordinary = []
     for i in range(200):
@@ -562,21 +583,22 @@ def wait_until_gone(processes, seconds: float = 10) -> list:
     return psutil.wait_procs(list(processes), timeout=seconds)[1]
 
 
-def test_killed_parent_leaves_no_sandbox_process():
-    for outer in ("", "firejail"):
-        code = ("import sys, threading; sys.path.insert(0, sys.argv[1]); import sandbox\n"
-                "p = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(999)'\n"
-                f"sandbox.run('', outer={outer!r}); print('ready', flush=True)\n"
-                f"sandbox.run(p, wall_s=900, processes=4, outer={outer!r})")
-        parent = subprocess.Popen([sys.executable, "-c", code, str(HERE.parent)], stdout=subprocess.PIPE)
-        assert parent.stdout.readline() == b"ready\n"
-        time.sleep(0.5)
-        below = psutil.Process(parent.pid).children(recursive=True)
-        assert len(below) >= 4
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        parent.stdout.close()
-        assert wait_until_gone(below) == []
+@pytest.mark.needs("namespaces")
+@pytest.mark.parametrize("outer", ["", pytest.param("firejail", marks=pytest.mark.needs("firejail"))])
+def test_killed_parent_leaves_no_sandbox_process(outer):
+    code = ("import sys, threading; sys.path.insert(0, sys.argv[1]); import sandbox\n"
+            "p = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(999)'\n"
+            f"sandbox.run('', outer={outer!r}); print('ready', flush=True)\n"
+            f"sandbox.run(p, wall_s=900, processes=4, outer={outer!r})")
+    parent = subprocess.Popen([sys.executable, "-c", code, str(HERE.parent)], stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"ready\n"
+    time.sleep(0.5)
+    below = psutil.Process(parent.pid).children(recursive=True)
+    assert len(below) >= 4
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert wait_until_gone(below) == []
 
 
 OWNER = """
@@ -677,6 +699,7 @@ def test_close_leaves_nothing():
     assert sandbox.run("print(3)").stdout == "3\n"
 
 
+@pytest.mark.needs("namespaces")
 def test_command_line():
     shown = subprocess.run([sys.executable, str(HERE.parent / "sandbox.py")], capture_output=True, text=True)
     assert json.loads(shown.stdout)["full"] is True

@@ -20,8 +20,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+import runs
 import sft
 import toy
+from policy import HeadLogprobs, Policy, finish_generation_config, plan_microbatches
+from runs import Run
 
 ROOT = Path(__file__).parent.parent
 ENV = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "OMP_NUM_THREADS": "1"}
@@ -108,10 +111,10 @@ def test_row_formats(tokenizer):
     assert sft.to_messages(gsm8k, gsm8k_think=False)[1]["content"] == gsm8k["answer"]
     assert sft.to_messages({"question": "q", "answer": "no mark"})[1]["content"] == "no mark"
     assert sft.to_messages({"prompt": "p", "response": "r"}) == [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
-    assert sft.to_messages({"messages": TWO_TURNS}) is TWO_TURNS
-    for bad in ([], "text", {}, {"messages": []}, {"messages": TWO_TURNS[:1]}, {"messages": TWO_TURNS[1:]}, {"prompt": "p"},
+    assert sft.to_messages({"messages": TWO_TURNS}) == TWO_TURNS
+    for bad in ({}, {"messages": []}, {"messages": TWO_TURNS[:1]}, {"messages": TWO_TURNS[1:]}, {"prompt": "p"},
                 {"prompt": 1, "response": "r"}, {"messages": [{"role": "user", "content": None}, *TWO_TURNS[1:]]}):
-        with pytest.raises(ValueError, match="messages"):
+        with pytest.raises(ValueError, match="messages|a message is"):
             sft.to_messages(bad)
 
 
@@ -122,12 +125,12 @@ def test_chunked_cross_entropy_equals_full_logits(n, chunk):
     hidden, weight, targets = torch.randn(n, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True), torch.randint(50, (n,))
     full = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
     expected = torch.autograd.grad(full * 0.37, (hidden, weight))
-    ours = sft.HeadCrossEntropy.apply(hidden, weight, targets, chunk)
+    ours = -HeadLogprobs.apply(hidden, weight, targets, 1.0, chunk, False)[0].sum()
     for got, want in zip(torch.autograd.grad(ours * 0.37, (hidden, weight)), expected):
         assert torch.allclose(got, want, rtol=1e-5, atol=1e-6)
     assert torch.allclose(ours, full, rtol=1e-6)
     with torch.no_grad():  # evaluation makes no gradient
-        assert torch.equal(sft.HeadCrossEntropy.apply(hidden, weight, targets, chunk), ours.detach())
+        assert torch.equal(-HeadLogprobs.apply(hidden, weight, targets, 1.0, chunk, False)[0].sum(), ours.detach())
 
 
 def test_cross_entropy_in_bf16_keeps_fp32_logits():
@@ -135,24 +138,23 @@ def test_cross_entropy_in_bf16_keeps_fp32_logits():
     hidden, weight, targets = torch.randn(64, 32).bfloat16(), torch.randn(500, 32).bfloat16(), torch.randint(500, (64,))
     exact = torch.nn.functional.cross_entropy(hidden.double() @ weight.double().t(), targets, reduction="sum").item()
     hidden.requires_grad_(), weight.requires_grad_()
-    loss = sft.HeadCrossEntropy.apply(hidden, weight, targets, 10)
+    loss = -HeadLogprobs.apply(hidden, weight, targets, 1.0, 10, False)[0].sum()
     loss.backward()
     assert loss.dtype == torch.float32 and abs(loss.item() / exact - 1) < 1e-5
     assert hidden.grad.dtype == weight.grad.dtype == torch.bfloat16
 
 
-def tiny_run(tied=True, packing=True, token_budget=64, learner=None) -> sft.Run:
+def tiny_run(tied=True, packing=True, token_budget=64, **knobs) -> Run:
     torch.manual_seed(0)
     lm = Qwen3ForCausalLM(Qwen3Config(
         vocab_size=40, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
         head_dim=16, max_position_embeddings=256, tie_word_embeddings=tied, attn_implementation="sdpa"))
     for p in lm.parameters():  # the initial 0.02 would hide most mistakes
         p.data.add_(torch.randn_like(p) * 0.2)
-    cfg = sft.Config(packing=packing, token_budget=token_budget, grad_clip=1e9)
-    learner = learner or sft.Learner(lm)
-    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
-    accelerator = Accelerator(cpu=True)
-    return sft.Run(cfg, accelerator, learner, accelerator.prepare_optimizer(optimizer), None, 0)
+    cfg = sft.Config(**{"packing": packing, "token_budget": token_budget, "grad_clip": 1e9, **knobs})
+    policy, accelerator = Policy(lm), Accelerator(cpu=True)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=1.0)
+    return Run(cfg, accelerator, policy, accelerator.prepare_optimizer(optimizer), None, [1], 0)
 
 
 def random_examples(lengths: list[int], seed: int = 0) -> list[sft.Example]:
@@ -167,7 +169,7 @@ def random_examples(lengths: list[int], seed: int = 0) -> list[sft.Example]:
 
 def reference_update(examples: list[sft.Example], tied: bool) -> tuple[float, dict]:
     """Loss and weights after one SGD step of lr 1 by the plain definition: each example alone, full logits, one mean over all."""
-    lm = tiny_run(tied).learner.lm
+    lm = tiny_run(tied).policy.lm
     total, tokens = torch.zeros(()), 0
     for e in examples:
         ids = torch.from_numpy(e.ids.astype(np.int64))
@@ -188,19 +190,19 @@ def test_update_is_the_plain_token_mean_however_it_is_cut(tied, packing, token_b
     run = tiny_run(tied, packing, token_budget)
     metrics = sft.update_on(examples, 1.0, run)
     assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
-    for name, p in run.learner.lm.named_parameters():
+    for name, p in run.policy.lm.named_parameters():
         assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
 
 
 def test_packed_examples_do_not_see_each_other():
     run = tiny_run()
     first, second, other = random_examples([11, 13, 11])
-    hidden = lambda batch: run.learner.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
+    hidden = lambda batch: run.policy.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
                                                      use_cache=False).last_hidden_state[0, 11:]
     with torch.no_grad():
         pair, changed = sft.collate([first, second], True, "cpu", 0), sft.collate([other, second], True, "cpu", 0)
         assert pair["input_ids"].shape == (1, 24) and torch.equal(hidden(pair), hidden(changed))
-        alone = run.learner.lm.base_model(torch.from_numpy(second.ids.astype(np.int64))[None]).last_hidden_state[0]
+        alone = run.policy.lm.base_model(torch.from_numpy(second.ids.astype(np.int64))[None]).last_hidden_state[0]
         assert torch.allclose(hidden(pair), alone, atol=1e-5)
         for batch in (pair, changed):  # the check can fail: with positions that run on, the leak is there
             batch["position_ids"] = torch.arange(24)[None]
@@ -213,14 +215,14 @@ def test_microbatches_hold_every_example_once_within_the_budget(packed, ranks):
     rng = np.random.default_rng(1)
     for total in (1, 3, 40):
         lengths = np.clip(rng.lognormal(4, 1, total), 1, 500).astype(int).tolist()
-        plan = sft.plan_microbatches(lengths, ranks, 512, packed)
+        plan = plan_microbatches(lengths, ranks, 512, packed)
         assert sorted(i for micros in plan for micro in micros for i in micro) == list(range(total))
         assert len({len(micros) for micros in plan}) == 1
         for micro in (micro for micros in plan for micro in micros if micro):
             size = sum(lengths[i] for i in micro) if packed else max(lengths[i] for i in micro) * len(micro)
             assert size <= 512
-    assert len(sft.plan_microbatches([400, 300, 250, 200], 1, 600, True)[0]) == 2  # 400+200, 300+250: gaps are filled
-    assert len(sft.plan_microbatches([9], 1, 4, packed)[0]) == 1  # longer than the budget: alone
+    assert len(plan_microbatches([400, 300, 250, 200], 1, 600, True)[0]) == 2  # 400+200, 300+250: gaps are filled
+    assert len(plan_microbatches([9], 1, 4, packed)[0]) == 1  # longer than the budget: alone
 
 
 def test_learning_rate():
@@ -233,13 +235,13 @@ def test_learning_rate():
 
 def test_a_gradient_that_is_not_finite_is_skipped():
     run = tiny_run()
-    run.learner.lm.model.norm.weight.data[0] = math.inf
-    before = copy.deepcopy(run.learner.lm.model.layers.state_dict())
+    run.policy.lm.model.norm.weight.data[0] = math.inf
+    before = copy.deepcopy(run.policy.lm.model.layers.state_dict())
     metrics = sft.update_on(random_examples([8]), 1.0, run)
     assert metrics["skipped"] == 1
-    assert all(torch.equal(before[k], v) for k, v in run.learner.lm.model.layers.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in run.policy.lm.model.layers.state_dict().items())
     path = Path(os.devnull)
-    sft.append_jsonl(path, [metrics])
+    runs.append_jsonl(path, [metrics])
 
 
 # ----------------------------------------------------------------------------------------------- the stage, as launched
@@ -326,7 +328,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
 ON_A_SMALL_DISK = """
 import os, shutil, subprocess, sys
 sys.path[:0] = [{root!r}]
-import sft
+import runs, sft
 disk, flags, update_on, free = {disk!r}, {flags!r}, sft.update_on, {free}
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
 def filling(*args):
@@ -339,13 +341,14 @@ sft.update_on = filling
 try:
     sft.main(flags)
 except SystemExit as end:
-    print("code", end.code, *(p.name for p in sft.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
+    print("code", end.code, *(p.name for p in runs.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
 os.remove(disk + "/filler")
 sft.update_on = update_on
 sys.exit(subprocess.run([sys.executable, sft.__file__, *flags]).returncode or shutil.copytree(disk + "/run/final", {final!r}) and 0)
 """
 
 
+@pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("free, message", [(0, "No space left"), (7 * 10**6, "the checkpoint before it is whole")])
 def test_full_disk(whole, model, tmp_path, free, message):
     """While metrics or a checkpoint are written: one line, the checkpoint before stays, and with room again the run ends with the same bits."""
@@ -364,7 +367,7 @@ def test_full_disk(whole, model, tmp_path, free, message):
 
 def test_a_line_cut_by_a_crash_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, "meta": {}')
-    assert sft.read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
+    assert runs.read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
 
 
 def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, model):
@@ -377,7 +380,7 @@ def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
     process = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
     assert "SIGTERM: stopped after update" in process.output and process.returncode == 0
     step = len(metrics_of(whole / "stopped"))
-    assert [p.name for p in sft.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
+    assert [p.name for p in runs.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
     sft.main(command(model, whole, "stopped", "--save_every", "1000")[1:])
     assert [m["step"] for m in metrics_of(whole / "stopped")] == list(range(1, 13))
     assert metrics_of(whole / "stopped")[-1]["loss"] == pytest.approx(metrics_of(whole / "whole")[-1]["loss"], rel=1e-4)
@@ -389,10 +392,10 @@ def test_all_cores_compute_under_accelerate_launch(whole, model, monkeypatch):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(os.cpu_count() + 1)
-        sft.start(sft.read_config(command(model, whole, "threads")[1:]))
+        sft.start(sft.parse(command(model, whole, "threads")[1:]))
         assert torch.get_num_threads() == os.cpu_count()
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))  # a core for each rank
-        sft.start(sft.read_config(command(model, whole, "threads", "--resume", "never")[1:]))
+        sft.start(sft.parse(command(model, whole, "threads", "--resume", "never")[1:]))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -420,7 +423,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from transformers import Qwen3ForCausalLM
 sys.path[:0] = sys.argv[1:3]
-import sft, test_sft
+import checkpoints, sft, test_sft
 
 class NoTokenizer:
     def save_pretrained(self, folder): pass
@@ -431,25 +434,25 @@ for tied in (True, False):
     loss, weights = test_sft.reference_update(examples, tied)
     run = test_sft.tiny_run(tied, token_budget=32)
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-    for layer in run.learner.lm.model.layers:
+    for layer in run.policy.lm.model.layers:
         fully_shard(layer, mesh=mesh)
-    fully_shard(run.learner, mesh=mesh)
-    full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.learner.lm.named_parameters()}
+    fully_shard(run.policy, mesh=mesh)
+    full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.policy.lm.named_parameters()}
     run.tokenizer = NoTokenizer()
-    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.learner.parameters(), lr=1.0))
+    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.policy.parameters(), lr=1.0))
     metrics = sft.update_on(examples, 1.0, run)
     assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
     for name, p in full().items():
         assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
-    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.learner.parameters(), lr=0.0, fused=True))
+    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.policy.parameters(), lr=0.0, fused=True))
     sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
     saved = full()
     out.mkdir(parents=True, exist_ok=True)
-    sft.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
+    checkpoints.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
     sft.update_on(examples, 1e-2, run)
     after = full()
     assert any(not torch.equal(saved[k], after[k]) for k in saved)
-    assert sft.load_checkpoint(out / "checkpoint-2", run) == {"step": 2}
+    assert checkpoints.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
     assert all(torch.equal(saved[k], v) for k, v in full().items())
     sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
     assert all(torch.equal(after[k], v) for k, v in full().items())
@@ -470,11 +473,12 @@ def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
     lm = AutoModelForCausalLM.from_pretrained(model)
     lm.generation_config.eos_token_id = 0
     lm.generation_config.temperature = 0.6  # without do_sample, as in published models: save_pretrained refuses it
-    sft.finish_generation_config(lm, [1])
+    finish_generation_config(lm, [1])
     lm.save_pretrained(tmp_path)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [1, 0]
 
 
+@pytest.mark.needs("vllm")
 def test_vllm_loads_final(whole):
     code = f"""
 from vllm import LLM, SamplingParams
@@ -502,14 +506,15 @@ def message_of(capsys, *flags) -> str:
 
 @pytest.mark.parametrize("flags, expected", [
     (["--epoch", "3"], ["'epoch'", "'epochs'"]),
-    (["--lr"], ["pairs"]),
+    (["--lr"], ["lr", "float", "''"]),
+    (["lr", "1"], ["'lr'", "--key value"]),
+    (["--lr", "1e-5", "1e-6"], ["lr takes one value", "1e-5 1e-6"]),
     (["--lr", "fast"], ["lr", "float", "'fast'"]),
     (["--epochs", "1.5"], ["epochs", "int"]),
     (["--packing", "2"], ["packing", "bool"]),
-    (["--model", "[a"], ["--model", "YAML"]),
     (["--global_batch", "0"], ["global_batch", "at least 1"]),
     (["--lr", "1e-6"], ["min_lr", "lr"]),
-    (["--warmup_ratio", "3"], ["warmup_ratio", "between 0 and 1"]),
+    (["--warmup_ratio", "3"], ["warmup_ratio", "from 0 to 1"]),
     (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
 ])
 def test_wrong_flags(capsys, flags, expected):
@@ -519,8 +524,8 @@ def test_wrong_flags(capsys, flags, expected):
 
 @pytest.mark.parametrize("rows, expected", [
     (["{bad"], [":1: not JSON"]),
-    ([ROWS[0], "", {"text": "x"}], [":3: expected", '"messages"', '"question"']),
-    ([ROWS[0], [1]], [":2: expected"]),
+    ([ROWS[0], "", {"text": "x"}], [":3: no prompt", '"messages"', '"question"']),
+    ([ROWS[0], [1]], [":2: not an object", "one JSON object a line"]),
     ([{"messages": [{"role": "user", "content": "x"}]}], [":1: messages must hold an assistant's"]),
     ([], ["has no row"]),
     ([{"prompt": "1+1=", "response": "2" * 600}], ["has no row within 512 tokens", ":1 has 606"]),

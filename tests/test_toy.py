@@ -6,7 +6,7 @@ import re
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import sft
+import runs
 import toy
 
 
@@ -111,7 +111,7 @@ def test_prepare_warms_up_once(tmp_path, monkeypatch, model):
     (tmp_path / "warm" / "sft" / "left.txt").write_text("by an interrupted warm-up")
     final = toy.prepare(str(tmp_path / "warm"), "math")
     assert final == str(tmp_path / "warm" / "sft" / "final") and AutoModelForCausalLM.from_pretrained(final)
-    losses = [row["loss"] for row in sft.read_jsonl(tmp_path / "warm" / "sft" / "metrics.jsonl")]
+    losses = [row["loss"] for row in runs.read_jsonl(tmp_path / "warm" / "sft" / "metrics.jsonl")]
     assert len(losses) == 8 and losses[-1] < losses[0]
     monkeypatch.setattr(toy.subprocess, "run", lambda *_, **__: pytest.fail("made again"))
     assert toy.prepare(str(tmp_path / "warm"), "math") == final

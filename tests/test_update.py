@@ -14,9 +14,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config, Qwen3Fo
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import plan
 import rl_gppo
+from policy import HeadLogprobs, Policy, plan_microbatches
 from rewards import Reward
-from rl_gppo import Config, HeadLogprobs, Policy, Prompt, Run, Sample, collate, plan_microbatches
+from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
+from runs import Run
 
 
 def tiny_model(tied: bool = True, seed: int = 0) -> Qwen3ForCausalLM:
@@ -42,7 +45,11 @@ def make_run(cfg: Config, model=None, packed: bool = False) -> Run:
     accelerator = Accelerator(cpu=True)
     policy = Policy(model or tiny_model())
     optimizer = accelerator.prepare(torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay))
-    return Run(cfg, accelerator, policy, optimizer, None, [1], 0, packed)
+    return Run(dataclasses.replace(cfg, attention="flex_attention") if packed else cfg, accelerator, policy, optimizer, None, [1], 0)
+
+
+def logprobs_of(model, batch: dict, cfg: Config, with_entropy: bool):
+    return token_logprobs(batch, SimpleNamespace(policy=Policy(model), cfg=cfg), with_entropy)
 
 
 # ------------------------------------------------------------------------------------------------------------------ head
@@ -82,7 +89,7 @@ def test_head_in_bf16_is_as_good_as_its_input():
 def test_policy_logprobs_are_the_models(tied, packed):
     """Each response alone through the Hugging Face model with its own head; padding or packing must not be seen."""
     cfg, model, samples = Config(temperature=0.7), tiny_model(tied), make_samples()
-    logprobs, entropy = Policy(model)(collate(samples, packed, "cpu", 0), cfg, True)
+    logprobs, entropy = logprobs_of(model, collate(samples, packed, "cpu", 0), cfg, True)
     for row, sample in enumerate(samples):
         ids, n = torch.tensor([sample.prompt.ids + sample.response]), len(sample.response)
         full = torch.distributions.Categorical(logits=model(ids).logits[0, -n - 1:-1] / 0.7)
@@ -109,7 +116,7 @@ def test_packed_row_in_flash_attention():
         model = tiny_model()
         if packed:
             model.set_attn_implementation("varlen_for_test")
-        logprobs, _ = Policy(model)(collate(samples, packed, "cpu", 0), Config(), False)
+        logprobs, _ = logprobs_of(model, collate(samples, packed, "cpu", 0), Config(), False)
         logprobs.square().sum().backward()
         results[packed] = [logprobs.detach(), *(p.grad for p in model.parameters())]
     lengths = [len(s.prompt.ids) + len(s.response) for s in samples]
@@ -123,9 +130,9 @@ def test_packed_row_in_flex_attention():
     """The real flex attention, whose CPU version has no backward."""
     samples, model = make_samples(), tiny_model()
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # its operators one by one: needs no C++ compiler
-        padded, _ = Policy(model)(collate(samples, False, "cpu", 0), Config(), False)
+        padded, _ = logprobs_of(model, collate(samples, False, "cpu", 0), Config(), False)
         model.set_attn_implementation("flex_attention")
-        row, _ = Policy(model)(collate(samples, True, "cpu", 0), Config(), False)
+        row, _ = logprobs_of(model, collate(samples, True, "cpu", 0), Config(), False)
     torch.testing.assert_close(row, padded, rtol=1e-5, atol=1e-5)
 
 
@@ -133,7 +140,7 @@ def test_packed_row_in_flex_attention():
 def whole_update(cfg: Config, samples: list[Sample], packed: bool = False) -> tuple[dict, dict[str, torch.Tensor]]:
     """Two updates of one rollout (the second one off-policy), from the same initial weights: metrics and final weights."""
     run = make_run(cfg, packed=packed)
-    metrics = rl_gppo.train_on(samples, 1, run)
+    metrics = rl_gppo.update_policy(samples, 1, run)
     return metrics, {k: v.clone() for k, v in run.policy.state_dict().items()}
 
 
@@ -160,7 +167,7 @@ def gradient_of(samples: list[Sample], cfg: Config, cuts: list[list[int]]) -> di
     positive = sum(len(s.response) for s in samples if s.reward.correct)
     for cut in cuts:
         batch = collate([samples[i] for i in cut], False, "cpu", 0)
-        batch |= {"old_logprobs": batch["rollout_logprobs"].clone(), "old_entropy": batch["weight"]}  # far from the policy: every region is met
+        batch |= {"old_logprobs": batch["rollout_logprobs"].clone(), "old_entropy": batch["loss_mask"]}  # far from the policy: every region is met
         rl_gppo.micro_loss(batch, tokens, positive, run)[0].backward()
     return {name: p.grad.clone() for name, p in run.policy.named_parameters()}
 
@@ -179,14 +186,14 @@ def test_gradient_does_not_depend_on_split_or_order(loss):
 def test_first_update_has_ratio_one():
     """Old logprobs come from the same shapes, so the first of the updates is on-policy to the last bit."""
     run = make_run(Config(minibatch_prompts=100))
-    metrics = rl_gppo.train_on(make_samples(), 1, run)
+    metrics = rl_gppo.update_policy(make_samples(), 1, run)
     assert metrics["updates"] == 1 and metrics["approx_kl"] == 0.0 and metrics["clip_frac_high"] == metrics["clip_frac_low"] == 0.0
 
 
 def test_lm_loss_is_the_mean_over_correct_tokens():
     """Eq. 13 by hand, and α = 0 takes it out of the gradient."""
     samples, run = make_samples(), make_run(Config(minibatch_prompts=100, lr=0.0))
-    metrics = rl_gppo.train_on(samples, 1, run)
+    metrics = rl_gppo.update_policy(samples, 1, run)
     total, count = 0.0, 0
     for s in samples:
         if s.reward.correct:
@@ -201,9 +208,9 @@ def test_non_finite_update_is_skipped_and_counted():
     run, samples = make_run(Config(minibatch_prompts=2)), make_samples(4)
     samples[0].advantage = math.inf
     before = {k: v.clone() for k, v in run.policy.state_dict().items()}
-    metrics = rl_gppo.train_on([s for s in samples if s.group in (0,)], 1, run)
+    metrics = rl_gppo.update_policy([s for s in samples if s.group in (0,)], 1, run)
     assert metrics["updates_skipped"] == 1 and all(torch.equal(v, before[k]) for k, v in run.policy.state_dict().items())
-    metrics = rl_gppo.train_on(samples, 1, run)
+    metrics = rl_gppo.update_policy(samples, 1, run)
     assert metrics["updates"] == 2 and metrics["updates_skipped"] == 1
     assert not all(torch.equal(v, before[k]) for k, v in run.policy.state_dict().items())
 
@@ -213,8 +220,8 @@ def test_rollout_correction_caps_the_weight():
     samples = make_samples()
     for s in samples:
         s.logprobs = [-30.0] * len(s.response)  # the engine's policy is far below the trainer's: every weight is capped
-    plain = rl_gppo.train_on(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0)))
-    capped = rl_gppo.train_on(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0, rollout_correction_cap=0.5)))
+    plain = rl_gppo.update_policy(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0)))
+    capped = rl_gppo.update_policy(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0, rollout_correction_cap=0.5)))
     assert capped["pg_loss"] == pytest.approx(0.5 * plain["pg_loss"], rel=1e-5)
     assert capped["grad_norm"] == pytest.approx(0.5 * plain["grad_norm"], rel=1e-5)
 
@@ -252,8 +259,8 @@ def test_plan_counts_what_the_model_has(parameters, tmp_path):
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert sum(p.numel() for p in model.parameters()) == parameters
-    cfg = Config(model=str(tmp_path), plan=1, plan_gpu_gb=400, logit_chunk=1000)
-    text = rl_gppo.plan(cfg)
+    cfg = plan.Config(model=str(tmp_path), gpus=1, gpu_gb=400, logit_chunk=1000)
+    text = plan.plan(cfg)
 
     def planned(name: str) -> float:
         return float(re.search(rf"  {re.escape(name)} +([\d.]+)", text).group(1))
@@ -290,20 +297,20 @@ def judged(*groups):
 
 def test_advantages_are_equation_4():
     samples = judged(group_of(1, -1, -1, -1), group_of(1, 1), group_of(0.25, 0.5, 0.5, 0.5))
-    kept, counts = rl_gppo.keep_groups(samples, Config())
+    kept, counts = rl_gppo.compute_advantages(samples, Config())
     assert [round(s.advantage, 4) for s in kept[:4]] == [1.7320, -0.5773, -0.5773, -0.5773]
     assert {s.group for s in kept} == {0, 2}  # equal rewards: dropped; a code group with partial scores stays
     assert counts == {"groups_kept": 2, "groups_all_correct": 1, "groups_all_wrong": 1, "reward_failures": 0}
-    kept, _ = rl_gppo.keep_groups(samples, Config(adv_std="none"))
+    kept, _ = rl_gppo.compute_advantages(samples, Config(adv_std="none"))
     assert [s.advantage for s in kept[:4]] == [1.5, -0.5, -0.5, -0.5]
-    kept, _ = rl_gppo.keep_groups(samples, Config(zero_advantage_filter=False))
+    kept, _ = rl_gppo.compute_advantages(samples, Config(zero_advantage_filter=False))
     assert len(kept) == len(samples)
 
 
 def test_failed_verifier_takes_no_part():
     """A sandbox that failed says nothing about the response: it is no -1 in the group's mean."""
     samples = judged(group_of(1, -1) + [Reward(-1.0, False, "sandbox_error")])
-    kept, counts = rl_gppo.keep_groups(samples, Config())
+    kept, counts = rl_gppo.compute_advantages(samples, Config())
     assert len(kept) == 2 and counts["reward_failures"] == 1
     assert [round(s.advantage, 3) for s in kept] == [1.0, -1.0]
 

@@ -1,0 +1,101 @@
+"""Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config alone; no weights are
+loaded.
+
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 8
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 1 --gpu_gb 141 --model Qwen/Qwen3-4B
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
+
+import rl_gppo
+from runs import Count, Positive, die, one_line, read_config
+
+# layers, width, MLP width, heads, KV heads, tied head: for where the hub is out of reach (head dim 128, 151,936 words)
+KNOWN = {"Qwen3-0.6B": (28, 1024, 3072, 16, 8, True), "Qwen3-1.7B": (28, 2048, 6144, 16, 8, True),
+         "Qwen3-4B": (36, 2560, 9728, 32, 8, True), "Qwen3-8B": (36, 4096, 12288, 32, 8, False),
+         "Qwen3-14B": (40, 5120, 17408, 40, 8, False), "Qwen3-32B": (64, 5120, 25600, 64, 8, False),
+         "Klear-Reasoner-8B": (36, 4096, 12288, 32, 8, False)}
+
+
+@dataclass
+class Config(rl_gppo.Config):
+    # plan
+    gpus: Count = 8  # GPUs of the run
+    gpu_gb: Positive = 80.0  # memory of one of them
+
+
+def model_shapes(name: str):
+    """The model's transformers config, from its folder, the hub, or KNOWN."""
+    short = name.split("/")[-1].removesuffix("-Base").removesuffix("-SFT")
+    if not Path(name).exists() and (name.count("/") != 1 or name.startswith("runs/")):
+        die(f"model: {name} is not there yet; an earlier stage makes it: plan with --model Qwen/Qwen3-8B or the like")
+    try:
+        if Path(name).exists() or short not in KNOWN:
+            return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
+    layers, width, mlp, heads, kv, tied = KNOWN[short]
+    return Qwen3Config(num_hidden_layers=layers, hidden_size=width, intermediate_size=mlp, num_attention_heads=heads,
+                       num_key_value_heads=kv, head_dim=128, vocab_size=151936, tie_word_embeddings=tied)
+
+
+def plan(cfg: Config) -> str:
+    """What a run needs per GPU, in bytes. P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D
+    width, I MLP width, V vocabulary, h = heads times head dim, k = KV heads times head dim, S = max_prompt +
+    max_response tokens, B = max(token_budget, S).
+      weights, gradients, Adam   4P/N, 4P/N, 8P/N
+      gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
+      activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
+                                 without checkpointing half of that a layer, L times
+      head                       6·logit_chunk·V (fp32 logits, and their gradient in bf16) + 4·V·D (gradient of W, fp32)
+      vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
+                                 asleep during updates; gradients do not outlive an update
+      FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
+                                 forward, recomputation by checkpointing; twice that for backward
+    """
+    config = model_shapes(cfg.model)
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(config)
+    n, tp, limit = cfg.gpus, cfg.vllm_tensor_parallel, cfg.gpu_gb * 1e9
+    p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
+    head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    ends = vocab * width * (1 if config.tie_word_embeddings else 2)
+    span = (cfg.max_prompt_tokens or 2048) + (cfg.max_response_tokens or 4096)
+    batch = max(cfg.token_budget, span)
+    one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
+    state = [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)]
+    update = state + [
+        ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers)),
+        (f"activations of {batch:,} tokens",
+         2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
+        (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + 4 * vocab * width)]
+    cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
+    cached = max(cache, 0) / (4 * layers * k / tp)
+    rollout = [("training state that stays", 12 * p / n), ("vLLM weights, bf16", 2 * p / tp),
+               ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
+    lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.gpu_gb:g} GB"]
+    for phase, rows, advice in [
+            ("update", update, "gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
+            ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
+        total = sum(size for _, size in rows)
+        fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; one response of full length at least
+        verdict = "fits" if fits else f"DOES NOT FIT; mend: more GPUs, {advice}"
+        lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
+                  f"  {'together':<36}{total / 1e9:8.2f}  {verdict}"]
+    tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
+    flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
+    minutes = flops / n / 989e12 / 0.4 / 60
+    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each engine",
+              f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
+              f"  {flops:.2e} FLOPs, {minutes:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(plan(read_config(Config, sys.argv[1:], "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))

@@ -1,0 +1,198 @@
+"""The ranks of a training run: Accelerate, what the functions of a stage share (`Run`), and checkpoints, written whole
+or not at all and resumed bit for bit on a CPU.
+
+The checkpoints are ours, because Accelerate's `save_state` is not atomic, deletes the oldest one before it writes, and
+silently restores no RNG where its file is missing.
+"""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed.checkpoint as dcp
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+from policy import Policy, end_of_turn
+from runs import Stop, check_room, checkpoints, cores_per_rank, die, one_line, rank_lost, signals
+
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a checkpoint of one process is meant
+FILE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError,
+               dcp.api.CheckpointException)  # a full disk or a damaged file comes as any of these
+
+
+def make_accelerator(cfg):
+    """Accelerate, set up for us: trackers, time-out of the ranks, all cores of a CPU, fp32 gradients under FSDP2."""
+    try:
+        accelerator = Accelerator(log_with=None if cfg.log_with == "none" else cfg.log_with, project_dir=cfg.output_dir,
+                                  kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
+    except (ImportError, ValueError) as error:
+        die(f"log_with {cfg.log_with}: {one_line(error)}")
+    if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
+        # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
+        exact_sums = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = exact_sums
+    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        torch.set_num_threads(cores_per_rank())  # its launcher leaves one thread
+    return accelerator
+
+
+@dataclass
+class Run:
+    """What the functions of a stage share."""
+
+    cfg: Any
+    accelerator: Any
+    policy: Any  # as prepared by Accelerate; .lm on the unwrapped one is the Hugging Face model
+    optimizer: Any
+    tokenizer: Any
+    stop_ids: list[int]
+    pad_id: int
+    reward_s: float = 0.0  # seconds that the rollout waited for rewards
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def bare(self):
+        return self.accelerator.unwrap_model(self.policy)
+
+    def total(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over all ranks, by key."""
+        numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(values, self.accelerator.reduce(numbers, "sum").tolist()))
+
+    def stop_if_asked(self) -> None:
+        """Raises Stop on all ranks if one was signalled. All ranks must come here equally often."""
+        if signals if self.world == 1 else self.total({"asked": float(bool(signals))})["asked"]:
+            raise Stop
+
+
+def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | None]:
+    """The ranks meet: policy and optimizer as prepared by Accelerate, and rank 0's checkpoint on all of them."""
+    accelerator, out = make_accelerator(cfg), Path(cfg.output_dir)
+    checkpoint = broadcast_object_list([checkpoint])[0]
+    seen = gather_object([out.is_dir()])
+    if not all(seen):
+        die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share its file system")
+    check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
+    policy = Policy(lm)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    policy, optimizer = accelerator.prepare(policy, optimizer)
+    stop_ids, pad_id = end_of_turn(lm.generation_config, tokenizer)
+    return Run(cfg, accelerator, policy, optimizer, tokenizer, stop_ids, pad_id), checkpoint
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+def save_pretrained(folder: Path, run: Run) -> None:
+    """A Hugging Face folder that the stages and vLLM load. All ranks call it (FSDP2 gathers), rank 0 writes."""
+    lm, dtype = run.bare.lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
+    full, tied = {}, lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+    for name, t in lm.state_dict().items():
+        if tied and name in (lm._tied_weights_keys or {}):
+            continue  # it is the embedding
+        t = t.full_tensor() if hasattr(t, "full_tensor") else t
+        if run.rank == 0:
+            full[name] = t.to("cpu", dtype)
+    if run.rank == 0:
+        lm.config.dtype = dtype  # vLLM computes in what config.json says
+        lm.save_pretrained(folder, state_dict=full)
+        lm.config.dtype = torch.float32
+        run.tokenizer.save_pretrained(folder)
+
+
+def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int | None = None) -> None:
+    """Hugging Face weights + trainer/ (weights, optimizer, state.json; RNG and `extra` of every rank), complete or not
+    there at all: everything goes to a temporary folder that is renamed last. Then the oldest ones go, but never that of
+    step `best`."""
+    partial = folder.with_name(folder.name + ".partial")
+
+    def prepare() -> None:
+        if run.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "trainer").mkdir(parents=True)
+
+    def write_files() -> None:
+        save_pretrained(partial, run)
+        own = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
+        if torch.cuda.is_available():
+            own["cuda"] = torch.cuda.get_rng_state()
+        torch.save(own | {"extra": extra}, partial / "trainer" / f"rng_{run.rank}.pt")
+
+    def write_state() -> None:
+        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial / "trainer" / "weights",
+                 no_dist=run.world == 1)
+        os.sync()  # or a power failure could leave the new name with empty files
+
+    def publish() -> None:
+        if run.rank == 0:
+            (partial / "trainer" / "state.json").write_text(json.dumps(state))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+            for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
+                if old.name != f"checkpoint-{best}":  # renamed first: half deleted, it must not look whole
+                    shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
+
+    for action in (prepare, write_files, write_state, publish):
+        error = ""
+        try:
+            action()
+        except FILE_ERRORS as caught:
+            error = one_line(caught)
+        errors = gather_object([error])  # all ranks leave together, and wait for each other
+        if any(errors):
+            if run.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)  # it takes room
+            die(f"{folder} not written: {next(filter(None, errors))}; the checkpoint before it is whole. Disk full? "
+                "Make room and run again")
+
+
+def load_checkpoint(folder: Path, run: Run) -> tuple[dict, object]:
+    """Restores weights, optimizer and RNG in place; returns state.json and this rank's `extra` (None where the number
+    of ranks has changed)."""
+    trainer, own = folder / "trainer", {}
+    try:
+        state = json.loads((trainer / "state.json").read_text())
+        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
+        set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        # for another number of ranks there is none, and sampling needs none: seeds are functions of (step, prompt,
+        # sample)
+        if len(list(trainer.glob("rng_*.pt"))) == run.world:
+            own = torch.load(trainer / f"rng_{run.rank}.pt", weights_only=False)
+            torch.set_rng_state(own["torch"])
+            random.setstate(own["python"])
+            np.random.set_state(own["numpy"])
+            if "cuda" in own and torch.cuda.is_available():
+                torch.cuda.set_rng_state(own["cuda"])
+    except FILE_ERRORS as error:
+        if rank_lost(error):
+            raise
+        die(f"resume: {folder} cannot be read: {one_line(error)}; delete it to go on from the one before")
+    return state, own.get("extra")
+
+
+def save_final(out: Path, run: Run) -> None:
+    """final/, the trained model: written beside it and renamed, so that a folder final/ is always whole."""
+    save_pretrained(out / "final.partial", run)
+    if run.rank == 0:
+        shutil.rmtree(out / "final", ignore_errors=True)
+        (out / "final.partial").rename(out / "final")
