@@ -271,7 +271,7 @@ def trace_facts(row: dict) -> list[tuple]:
     """What the Traces of a row need, and the answer for the vote where there is no ground truth."""
     (number, texts), found, cfg = find(row), [], shared.cfg
     p, failed = shared.problems[number], row.get("status") in ("verifier_error", "verifier_timeout", "sandbox_error")
-    correct = row["correct"] if isinstance(row.get("correct"), bool) and not failed else None
+    correct = bool(row["correct"]) if row.get("correct") in (False, True) and not failed else None
     tokens, sample = (row[k] if type(row.get(k)) is int and len(texts) == 1 else None for k in ("tokens", "sample"))
     for text in texts:
         whys = {name: why for name in shared.filters if FILTERS[name][0] == "response"
