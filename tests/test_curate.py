@@ -142,8 +142,8 @@ def test_duplicates(tmp_path):
                        "a/1": "duplicate_responses: as sample 0"}
 
 
+@pytest.mark.needs("datasketch")
 def test_near_duplicates(tmp_path):
-    pytest.importorskip("datasketch")
     rng = random.Random(3)
     words = [f"w{i}" for i in range(3000)]
     first, other = rng.sample(words, 300), rng.sample(words, 300)
@@ -481,7 +481,9 @@ def test_parts_hold_every_line_once(tmp_path):
 
 
 def test_parquet_and_folders_give_the_same_rows(tmp_path):
-    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    import pyarrow  # comes with datasets
+    from pyarrow import parquet
+
     traces = [trace(f"p{i}", s, "word " * i + str(s)) for i in range(50) for s in range(3)]
     problems = [problem(f"p{i}") for i in range(50)]
     curated(tmp_path, traces, problems, "duplicate_responses")
@@ -604,11 +606,9 @@ def test_untrusted_text_is_text(tmp_path):
     assert any(f"{EVIL} 0" == text for text in page.texts) and any(f"Why? {EVIL}" == text for text in page.texts)
 
 
+@pytest.mark.needs("chromium")
 def test_untrusted_text_does_not_run_in_a_browser(tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser:
-        assert not os.environ.get("KLEAR_TEST_ALL"), "chromium is not installed"
-        pytest.skip("chromium is not installed")
     done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
                            f"file://{evil_page(tmp_path)}"], capture_output=True, text=True, timeout=120)
     assert "<title>Curation</title>" in done.stdout and "owned" in done.stdout and "<script" not in done.stdout
