@@ -86,17 +86,17 @@ def in_parallel(work: Callable, tasks: Iterable, workers: int) -> Iterator[tuple
     Few tasks are under way at a time, so neither tasks nor results gather in memory."""
     waiting: deque = deque()
     workers = workers or len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), end_with_parent, (os.getpid(),)) as pool:
-        try:
-            for task in tasks:
-                waiting.append((task, pool.submit(work, task)))
-                if len(waiting) > 2 * workers:
-                    yield (first := waiting.popleft())[0], first[1].result()
-            yield from ((task, future.result()) for task, future in waiting)
-        except BrokenProcessPool:
-            die("a worker process was killed, most likely for want of memory; --workers 1 needs the least", 1)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), end_with_parent, (os.getpid(),))
+    try:
+        for task in tasks:
+            waiting.append((task, pool.submit(work, task)))
+            if len(waiting) > 2 * workers:
+                yield (first := waiting.popleft())[0], first[1].result()
+        yield from ((task, future.result()) for task, future in waiting)
+    except BrokenProcessPool:
+        die("a worker process was killed, most likely for want of memory; --workers 1 needs the least", 1)
+    finally:
+        pool.shutdown(cancel_futures=True)  # waits: a pool that still ends while Python does writes to a closed pipe
 
 
 def end_with_parent(parent: int) -> None:
