@@ -251,6 +251,12 @@ def tests_of(ground_truth: Any) -> dict:
     return tests
 
 
+def count_tests(tests: dict) -> int:
+    """The tests in what `tests_of` returns; in one text its assert statements are counted."""
+    found = tests.get("inputs") or tests.get("functional") or tests["pytest"]
+    return len(found) if isinstance(found, list) else max(1, len(re.findall(r"^\s*assert\b", found, re.MULTILINE)))
+
+
 @functools.lru_cache(maxsize=64)
 def _chosen(ground_truth: str, most: int) -> dict:
     tests = tests_of(ground_truth)

@@ -129,6 +129,11 @@ def prompt_of(row: dict) -> list[dict]:
     return messages
 
 
+def asked(messages: list[dict]) -> str:
+    """What the user says in them, as one text."""
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
+
+
 def truth_of(row: dict):
     """The ground truth of a math or RL row, wherever its format keeps it. Raises ValueError."""
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
@@ -141,6 +146,31 @@ def truth_of(row: dict):
     if isinstance(truth, str) and "####" in truth:  # GSM8K: the solution, then #### and the number
         truth = truth.rsplit("####", 1)[1].strip().replace(",", "")
     return str(truth) if isinstance(truth, (int, float)) else truth
+
+
+def responses_of(row: dict) -> list[str]:
+    """The responses in a row of generations: "response", "responses" or "completion" (a text or a list of texts), or
+    the assistant's message at the end of a conversation. Raises ValueError."""
+    found = next((row[key] for key in ("response", "responses", "completion") if row.get(key) is not None), None)
+    if found is None and "status" in row:
+        raise ValueError("a verdict without its response: the evaluation was interrupted; run its command again")
+    if found is None and (row.get("messages") or row.get("conversations")):
+        last = messages_of(row)[-1]
+        found = last["content"] if last["role"] == "assistant" else None
+    if isinstance(found, list) and found and all(isinstance(message, dict) for message in found):
+        found = as_messages(found, "assistant")[-1]["content"]
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
+        raise ValueError('no response; expected "response" (a text or a list of texts), or "messages" that end with '
+                         "the assistant's")
+    return found
+
+
+def row_id(row: dict) -> str | None:
+    """The name that a row gives its problem, wherever its format keeps it; None: the row is called by its number."""
+    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
+    keys = ("id", "unique_id", "question_id", "task_id", "problem_idx")
+    return next((str(x) for x in (*map(row.get, keys), meta.get("unique_id")) if x is not None), None)
 
 
 def ask(messages: list[dict], system_prompt: str, prompt_suffix: str) -> list[dict]:
@@ -199,6 +229,23 @@ def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict
             "toy:math, toy:code, a JSONL or Parquet file, a folder, NAME=PATH")
     window = BENCHMARKS.get(name, {}).get("window")
     return name, in_window(rows, f"{knob}: {entry}", *window) if window else rows
+
+
+def benchmark_texts(entries: str, knob: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """(name, [(id, what the problem asks)]) of comma-separated entries as read_benchmark takes them."""
+    for entry in filter(None, entries.split(",")):
+        (name, rows), problems = read_benchmark(entry, knob), []
+        for where, row in rows:
+            try:
+                if isinstance(row, ValueError):
+                    raise row
+                text = row.get("question_content") or asked(prompt_of(row))
+                problems.append((row_id(row) or str(len(problems)), text))
+            except ValueError as error:
+                die(f"{where}: {error}")
+        if not problems:
+            die(f"{knob}: {entry} has no row")
+        yield name, problems
 
 
 def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
