@@ -4,14 +4,14 @@
     python benchmarks/gpu_check.py --device cpu --tiny --out check.json   # the same code on a toy-sized model, to try it out
 
 1. Chunked head against full logits: errors of log-probability, entropy and gradients against float64, both ways in bf16.
-2. One RL update (train_on: the forward that gives the old log-probabilities is that of the update, backward, AdamW on fp32 master
+2. One RL update (update_policy: the forward that gives the old log-probabilities is that of the update, backward, AdamW on fp32 master
    weights, gradient checkpointing) at several lengths: tokens/s, share of the GPU's peak FLOP/s, peak memory.
    Anchor: prime-rl trains a 0.6B model on one H100 at 16K with 11.9k tokens/s in 12.5 GiB.
 3. Generation by transformers (HFRollout), tokens/s.
 4. 20 steps of GPPO on the toy model with transformers' generate: accuracy must rise.
 
 FLOPs of an update: 6·P a token of forward and backward, 2·P for the recomputation by checkpointing, and attention
-2·L·h·S forward, as in rl_gppo.plan. A part that fails is reported in the JSON and does not stop the others; exit code 1 then.
+2·L·h·S forward, as in plan.py. A part that fails is reported in the JSON and does not stop the others; exit code 1 then.
 """
 
 import argparse
