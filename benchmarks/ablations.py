@@ -145,14 +145,15 @@ def cost(rounds: int) -> None:
 
     flags = {**BASE, "minibatch_prompts": 4, "output_dir": tempfile.mkdtemp(), "lr": 1e-12, "zero_advantage_filter": False}
     flags["model"] = toy.prepare(str(ROOT / "runs" / "ablations" / f"toy_{TOY[4:]}_sft"), TOY[4:])
-    run, engine, train, _, _ = rl_gppo.start(rl_gppo.Config(**flags))
+    cfg = rl_gppo.parse([f"--{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in flags.items()])
+    run, engine, prompts, *_ = rl_gppo.start(cfg)
     with rewards.RewardPool(1) as pool:
-        samples = rl_gppo.collect(engine, train[:16], 8, (0, "cost", 0, 0), 1.0, 1.0, pool, run)
+        samples = rl_gppo.collect(engine, prompts[:16], 8, (0, "cost", 0, 0), 1.0, 1.0, pool, run)
     kept, _ = rl_gppo.compute_advantages(samples, run.cfg)
     seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
     for turn in tqdm(range(rounds + 1), "cost", mininterval=1):
         for name in random.Random(turn).sample(list(LOSSES), len(LOSSES)):
-            run.cfg = dataclasses.replace(rl_gppo.Config(**flags), **LOSSES[name])
+            run.cfg = dataclasses.replace(cfg, **LOSSES[name])
             begun = time.perf_counter()
             rl_gppo.update_policy(kept, 1, run)
             if turn:  # the first round warms up

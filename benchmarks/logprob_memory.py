@@ -54,7 +54,7 @@ def work(args) -> None:
     torch.manual_seed(0)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
     if args.way == "ours":
-        from rl_gppo import HeadLogprobs
+        from policy import HeadLogprobs
     else:
         from transformers import PretrainedConfig
         from trl.trainer.utils import add_fused_lm_head, selective_log_softmax, selective_log_softmax_and_entropy

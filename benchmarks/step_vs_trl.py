@@ -47,13 +47,17 @@ def ours(args) -> None:
         sft_coef=0.0, prompts_per_step=args.prompts, minibatch_prompts=args.minibatch, responses_per_prompt=args.responses,
         rollout=args.rollout, max_prompt_tokens=args.max_prompt_tokens, max_response_tokens=args.max_response_tokens,
         zero_advantage_filter=False)
-    run, engine, train, _, state = rl_gppo.start(cfg)
+    run, engine, prompts, _, state, _ = rl_gppo.start(cfg)
     with rewards.RewardPool(os.cpu_count()) as pool:
         for step in range(1, 10**6):
             wait()
             begun = time.perf_counter()
-            metrics = rl_gppo.one_step(step, state, train, engine, pool, run)
-            report(seconds=time.perf_counter() - begun, tokens=metrics["tokens"], updates=metrics["updates"])
+            samples, state["cursor"] = rl_gppo.rollout(engine, prompts, state["cursor"], step, pool, run)
+            engine.sleep()
+            kept, _ = rl_gppo.compute_advantages(samples, run.cfg)
+            updates = rl_gppo.update_policy(kept, step, run)["updates"]
+            engine.sync(run.bare)
+            report(seconds=time.perf_counter() - begun, tokens=sum(len(s.response) for s in samples), updates=updates)
 
 
 def trl(args) -> None:
@@ -71,7 +75,8 @@ def trl(args) -> None:
     torch.set_num_threads(os.cpu_count())
     cfg = rl_gppo.Config(model=args.model, train_file=args.train_file, max_prompt_tokens=args.max_prompt_tokens)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    prompts = rl_gppo.load_prompts(args.train_file, "train", tokenizer, cfg)
+    prompts = rl_gppo.load_prompts(args.train_file, "train_file", tokenizer, cfg)
+    rl_gppo.fit_lengths(prompts, [], 2**31, cfg)  # leaves out the same ones
     updates, lengths = args.prompts // args.minibatch, []
 
     def reward(prompts, completions, ground_truth, data_source, completion_ids, **_):
