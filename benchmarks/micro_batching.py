@@ -2,9 +2,10 @@
 
     python benchmarks/micro_batching.py [--rounds 5]
 
-Lengths are log-normal between 16 and 2,048 tokens. Both ways run update_policy on the same samples and may hold the same number of
-tokens at a time: the budget of 8,192 is 4 samples of full length. The fixed way takes 4 samples at a time as they come and pads
-them to the longest of the four (which is kinder than to 2,048). In turn, medians; the gradient norms must agree.
+Lengths are log-normal between 16 and 2,048 tokens. Both ways run update_policy on the same samples and may hold the
+same number of tokens at a time: the budget of 8,192 is 4 samples of full length. The fixed way takes 4 samples at a
+time as they come and pads them to the longest of the four (which is kinder than to 2,048). In turn, medians; the
+gradient norms must agree.
 """
 
 import argparse
