@@ -182,12 +182,12 @@ def reference_update(examples: list[sft.Example], tied: bool) -> tuple[float, di
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("token_budget", [16, 64, 4096])
-def test_update_is_the_plain_token_mean_however_it_is_cut(tied, packing, token_budget):
+@pytest.mark.parametrize("token_budget, grad_clip", [(16, 1e9), (64, 0.0), (4096, 1e9)])  # 0: no clipping
+def test_update_is_the_plain_token_mean_however_it_is_cut(tied, packing, token_budget, grad_clip):
     """Packing, padding and micro-batches change neither loss nor gradient; so attention does not cross examples either."""
     examples = random_examples([9, 3, 30, 12, 2, 17, 8, 25, 5, 14])
     loss, weights = reference_update(examples, tied)
-    run = tiny_run(tied, packing, token_budget)
+    run = tiny_run(tied, packing, token_budget, grad_clip=grad_clip)
     metrics = sft.update_on(examples, 1.0, run)
     assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
     for name, p in run.policy.lm.named_parameters():
@@ -376,14 +376,50 @@ def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, m
     assert "holds checkpoint-12 too" in capsys.readouterr().err
 
 
-def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
-    process = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
-    assert "SIGTERM: stopped after update" in process.output and process.returncode == 0
-    step = len(metrics_of(whole / "stopped"))
-    assert [p.name for p in runs.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
-    sft.main(command(model, whole, "stopped", "--save_every", "1000")[1:])
-    assert [m["step"] for m in metrics_of(whole / "stopped")] == list(range(1, 13))
-    assert metrics_of(whole / "stopped")[-1]["loss"] == pytest.approx(metrics_of(whole / "whole")[-1]["loss"], rel=1e-4)
+WITH_A_SIGNAL = """
+import os, signal, sys
+import torch
+sys.path[:0] = [{root!r}]
+import sft
+left, negative_log_likelihood = [{count}], sft.negative_log_likelihood
+def counted(*args):
+    if torch.is_grad_enabled() == ({place!r} == "update"):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.{name})
+        elif left[0] < 0:
+            print("LATE")
+    return negative_log_likelihood(*args)
+sft.negative_log_likelihood = counted
+sft.main({flags!r})
+"""
+
+
+def test_signals_stop_at_once_and_cost_no_bit(whole, model):
+    """Stopped in the first evaluation, in the middle of an update and in an evaluation later on: nothing shows of it in the end."""
+    out, flags = whole / "stopped", command(model, whole, "stopped")
+    run = lambda *arguments: subprocess.run([sys.executable, *arguments], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 14, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
+        done = run("-c", WITH_A_SIGNAL.format(root=str(ROOT), count=count, place=place, name=name, flags=flags[1:]))
+        assert done.returncode == 0 and "Traceback" not in done.stdout and "LATE" not in done.stdout, done.stdout[-3000:]
+        step = len(metrics_of(out)) if after is None else after
+        start = out / f"checkpoint-{step}" if step else "the beginning"
+        assert done.stdout.rstrip().endswith(f"\n{name}: stopped after update {step}; the same command goes on from {start}"), done.stdout[-3000:]
+        assert 0 <= step <= 6 and (not step or runs.checkpoints(out)[-1] == start)
+    assert run(*flags).returncode == 0
+    for file in ("metrics.jsonl", "eval.jsonl"):
+        without_times = [[{k: v for k, v in row.items() if k != "step_s"} for row in runs.read_jsonl(folder / file)] for folder in (out, whole / "whole")]
+        assert without_times[0] == without_times[1], file
+    a, b = (load_file(folder / "final" / "model.safetensors") for folder in (out, whole / "whole"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_sigterm_to_all_processes(whole, model):
+    process = run_until(2, signal.SIGTERM, command(model, whole, "stopped_all", "--save_every", "1000"), whole / "stopped_all")
+    step = len(metrics_of(whole / "stopped_all"))
+    line = f"SIGTERM: stopped after update {step}; the same command goes on from {whole / 'stopped_all' / f'checkpoint-{step}'}\n"
+    assert line in process.output and process.returncode == 0 and "Traceback" not in process.output
+    assert [p.name for p in runs.checkpoints(whole / "stopped_all")] == [f"checkpoint-{step}"] and step < 12
 
 
 def test_all_cores_compute_under_accelerate_launch(whole, model, monkeypatch):
