@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import forked
 import pytest
 
 # Two tests run at a time (pytest -n 2): one thread each, or the threads of both would spin for the same cores.
@@ -43,6 +44,11 @@ def missing(name: str) -> str:
     """Why a prerequisite is not met; "" where it is."""
     here, why = PREREQUISITES[name]
     return "" if here() else f"needs {name}: {why}"
+
+
+def pytest_configure(config):
+    if config.option.markexpr != "not slow":  # the quick tests start no engine in a process of its own
+        forked.preload_engine()
 
 
 def pytest_runtest_setup(item):
