@@ -21,6 +21,7 @@ Differs from the paper: its prompts for code are not published; the LiveCodeBenc
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -48,7 +49,8 @@ from tqdm import tqdm
 import report
 import rewards
 import toy
-from rows import ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, truth_of, without_think
+from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
+                  truth_of, without_think)
 from runs import Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line, read_config, signals
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
@@ -185,9 +187,7 @@ def livecodebench_prompt(row: dict) -> str:
 
 def to_problem(row: dict, benchmark: str, number: int, cfg: Config) -> Problem:
     """One row of any format named in the docstring. Raises ValueError (what is wrong; what is expected)."""
-    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
-    keys = (key for key in ("id", "unique_id", "question_id", "task_id", "problem_idx") if row.get(key) is not None)
-    name = str(next((row[key] for key in keys), meta.get("unique_id", number)))
+    name = row_id(row) or str(number)
     if "question_content" in row:
         packed = tuple(v if isinstance(v := row.get(key) or "", str) else json.dumps(v) for key in PACKED)
         messages = [{"role": "user", "content": livecodebench_prompt(row)}]
@@ -885,20 +885,13 @@ def scored_row(row: dict | ValueError, benchmark: str, number: int, known: dict[
     """Problem and responses of one row of a file of generations. Raises ValueError."""
     if isinstance(row, ValueError):
         raise row
-    benchmark, name = str(row.get("benchmark", benchmark)), str(row.get("id", number))
-    responses = next((row[key] for key in ("response", "responses") if row.get(key) is not None), None)
-    messages = row.get("messages") or []
-    if responses is None and messages and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant":
-        responses, messages = messages[-1].get("content"), messages[:-1]
-    responses = [responses] if isinstance(responses, str) else responses
-    if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
-        raise ValueError('no response; expected "response" (text or a list of texts), or "messages" that end in the '
-                         "assistant's")
+    benchmark, name = str(row.get("benchmark", benchmark)), row_id(row) or str(number)
+    responses = responses_of(row)
     if problem := known.get((benchmark, name)) or ("benchmark" not in row and known.get(("", name))):
         return problem, responses
-    prompt = messages or row.get("prompt") or row.get("problem") or row.get("question")
     problem = Problem(benchmark, name, [], row.get("data_source", "math_verify"), truth_of(row))
-    problem.text = prompt_of({"messages": prompt})[-1]["content"] if prompt else ""
+    with contextlib.suppress(ValueError):  # a row may come without its prompt, which is only shown
+        problem.text = prompt_of(row)[-1]["content"]
     return checked(problem, cfg), responses
 
 

