@@ -115,6 +115,9 @@ def check_config(cfg: Config) -> Config:
         cfg.k = ",".join(map(str, sorted({int(k) for k in cfg.k.strip("[] ").split(",") if k.strip()})))
     except ValueError:
         die(f"k must be a list of whole numbers such as 1 8; got {cfg.k!r}")
+    out = Path(cfg.output_dir)
+    if not (there := next(path for path in (out, *out.parents) if path.exists())).is_dir():
+        die(f"output_dir {out}: {there} is a file; give another --output_dir")
     if cfg.api_base and cfg.engine == "auto":
         cfg.engine = "api"
     if (cfg.engine == "api") != bool(cfg.api_base):
@@ -958,8 +961,8 @@ def own_gpus(local_rank: int, local_ranks: int, tensor_parallel: int, visible: s
     return ",".join(gpus[local_rank * tensor_parallel:(local_rank + 1) * tensor_parallel])
 
 
-def main() -> None:
-    cfg = check_config(read_config(Config, sys.argv[1:], MOST_USED))
+def main(argv: list[str] | None = None) -> None:
+    cfg = check_config(read_config(Config, sys.argv[1:] if argv is None else argv, MOST_USED))
     out = Path(cfg.output_dir)
     if cfg.compare:
         a, _, b = cfg.compare.partition(",")
