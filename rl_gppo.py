@@ -59,8 +59,8 @@ from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, 
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
-                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, read_jsonl, signals,
-                  stopped, wait_for, write_config)
+                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, signals, stopped, wait_for,
+                  write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -442,11 +442,8 @@ def make_engine(path: str, run: Run):
 
 def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
     """[rank] -> positions, dealt longest prompt first, back and forth, so that no rank waits long."""
-    dealt = [[] for _ in range(ranks)]
-    for k, i in enumerate(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))):
-        turn = k % (2 * ranks)
-        dealt[min(turn, 2 * ranks - 1 - turn)].append(i)
-    return dealt
+    order, turns = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), [*range(ranks), *reversed(range(ranks))]
+    return [[i for k, i in enumerate(order) if turns[k % len(turns)] == rank] for rank in range(ranks)]
 
 
 def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: float, top_p: float, pool,
@@ -706,9 +703,7 @@ PANELS = [("accuracy", {"accuracy": "training rollouts", "eval/accuracy": "held 
           ("gradient norm", {"grad_norm": "norm"}), ("response tokens", {"response_tokens_mean": "mean"})]
 
 
-def mean(values) -> float:
-    values = [float(v) for v in values]
-    return sum(values) / len(values) if values else math.nan
+mean = lambda values: float(np.mean([*values] or [math.nan]))
 
 
 def rollout_metrics(samples: list[Sample]) -> dict[str, float]:
@@ -774,6 +769,8 @@ def start(cfg: Config) -> tuple:
     state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "saved": 0, "silent": 0}, None
     if checkpoint:
         state, unfinished = load_checkpoint(checkpoint, run)
+        if unfinished:
+            unfinished = [Sample(**s | {"prompt": Prompt(**s["prompt"])}) for s in unfinished[0]], *unfinished[1:]
         engine.sync(run.bare)
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
@@ -806,6 +803,8 @@ def evaluate_and_save(engine, held_out: list[Prompt], state: dict, pool, run: Ru
 def save(state: dict, run: Run, unfinished=None) -> None:
     state["saved"] = state["step"]
     folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}{'-unfinished' if unfinished else ''}"
+    if unfinished:  # as dicts: a pickled class would be bound to the name of this file
+        unfinished = [vars(s) | {"prompt": vars(s.prompt)} for s in unfinished[0]], *unfinished[1:]
     save_checkpoint(folder, state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
 
 
@@ -827,7 +826,6 @@ def train(cfg: Config) -> None:
                 step, clock = state["step"] + 1, [time.perf_counter()]
                 unfinished = unfinished or (*rollout(engine, prompts, state["cursor"], step, pool, run), {})
                 samples, cursor, progress = unfinished
-                samples = [s if isinstance(s, Sample) else Sample(**s | {"prompt": Prompt(**s["prompt"])}) for s in samples]
                 engine.sleep()
                 clock.append(time.perf_counter())
                 kept, counts = compute_advantages(samples, cfg)
@@ -843,16 +841,11 @@ def train(cfg: Config) -> None:
                          samples, bar, run)
     except Stop:
         if unfinished or state["step"] > state["saved"]:
-            plain = unfinished and [vars(s) | {"prompt": vars(s.prompt)} for s in samples]  # whatever __name__ is
-            save(state, run, unfinished and (plain, cursor, progress))
+            save(state, run, unfinished)
         return stopped(state["step"], "step", cfg)
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
-        for row in read_jsonl(out / "eval.jsonl"):
-            if row["step"] in (0, cfg.steps):
-                stderr = math.nan if row["stderr"] is None else row["stderr"]  # one problem has none
-                print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {stderr:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:
         tracker.finish()
