@@ -51,7 +51,8 @@ import rewards
 import toy
 from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
                   truth_of, without_think)
-from runs import Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line, read_config, signals
+from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line,
+                  read_config, signals)
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
 # policy.py, torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward
@@ -977,6 +978,10 @@ def main(argv: list[str] | None = None) -> None:
         (rescore if cfg.score_only else evaluate)(cfg, out)
     except EngineError as error:
         die(*error.args)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        die(f"output_dir {out}: {one_line(error)}; make room, the same command goes on from what is there")
     except KeyboardInterrupt:
         die(f"{signals[0]}: stopped; what is generated stands in {out}, and the same command goes on from there",
             code=128 + signal.Signals[signals[0]])
