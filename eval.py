@@ -4,6 +4,7 @@
     python eval.py --model Kwai-Klear/Klear-Reasoner-8B --data aime24 aime25 hmmt25 --n 64 --k 1 8 64
     accelerate launch --num_processes 8 eval.py --model ...           # data parallel: one engine a GPU, same results
     python eval.py --model ... --max_tokens 65536 --yarn_factor 2.5 --top_k 20 --repetition_penalty 1.05   # 64K
+    python eval.py --engine api --api_base http://localhost:8000/v1 --model NAME ...    # any OpenAI-compatible server
     python eval.py --score_only FILE.jsonl --output_dir runs/rescored # any tool's generations, no model; rows {"id",
         # "response" or "messages", "answer" or "ground_truth"}, or only {"id", "response"} with --data BENCHMARK
     python eval.py --compare runs/a runs/b                            # paired difference of two evaluations
@@ -19,6 +20,7 @@ away). What is measured, and its error bars, stand in scores.py.
 Differs from the paper: its prompts for code are not published; the LiveCodeBench prompt is LiveCodeBench's in content.
 """
 
+import asyncio
 import dataclasses
 import fcntl
 import functools
@@ -28,6 +30,8 @@ import json
 import math
 import os
 import queue
+import random
+import re
 import signal
 import sys
 import threading
@@ -80,11 +84,15 @@ class Config:
     enable_thinking: Literal["auto", "true", "false"] = "auto"  # handed to the chat template; auto: not handed over
     ask_think: bool = True  # false: rows whose data_source asks for think tags are judged by the answer alone
     # engine
-    engine: Literal["auto", "vllm", "hf"] = "auto"  # auto = vllm where it is installed
+    engine: Literal["auto", "vllm", "hf", "api"] = "auto"  # auto: api with api_base, else vllm where it is installed
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     tensor_parallel: Count = 1  # GPUs of one engine; ranks x tensor_parallel = GPUs
     gpu_memory: Share = 0.9  # share of GPU memory for vLLM
     hf_batch: Count = 64  # samples generated at once by hf
+    api_base: str = ""  # URL of an OpenAI-compatible server, http://localhost:8000/v1; key: OPENAI_API_KEY
+    api_concurrency: Count = 64  # requests under way at once, per rank
+    api_retries: Amount = 8  # after 429, 5xx, a cut connection, a time-out; with growing pauses (8: two minutes in all)
+    api_timeout_s: Positive = 3600.0  # for one response
     # scoring and report
     workers: Amount = 0  # reward processes per rank; 0 = cores / ranks on this machine
     timeout_s: Positive = 10.0  # of the math verifier, per response
@@ -95,8 +103,8 @@ class Config:
 
 # What may differ from the settings in output_dir when a run continues there; everything else would mix two experiments.
 MAY_CHANGE = {"data", "n", "k", "output_dir", "tensor_parallel", "gpu_memory", "hf_batch", "workers", "timeout_s",
-              "compare", "report"}
-MOST_USED = "model data n k output_dir temperature top_p max_tokens prompt_suffix ask_think engine score_only compare"
+              "compare", "report", "api_base", "api_concurrency", "api_retries", "api_timeout_s"}
+MOST_USED = "model data n k output_dir temperature max_tokens prompt_suffix ask_think engine api_base compare"
 
 
 def check_config(cfg: Config) -> Config:
@@ -105,6 +113,14 @@ def check_config(cfg: Config) -> Config:
         cfg.k = ",".join(map(str, sorted({int(k) for k in cfg.k.strip("[] ").split(",") if k.strip()})))
     except ValueError:
         die(f"k must be a list of whole numbers such as 1 8; got {cfg.k!r}")
+    if cfg.api_base and cfg.engine == "auto":
+        cfg.engine = "api"
+    if (cfg.engine == "api") != bool(cfg.api_base):
+        die("engine api and api_base go together: --engine api --api_base http://localhost:8000/v1 --model NAME")
+    if cfg.engine == "api" and re.search("[@?]", cfg.api_base):
+        die("api_base must hold no key, it is written to config.yaml; give the key in the environment, OPENAI_API_KEY")
+    if cfg.engine == "api" and (cfg.model == "toy" or cfg.yarn_factor):
+        die("engine api needs --model NAME as the server calls it, and yarn_factor 0: the context is the server's")
     if any(k < 1 or k > cfg.n and not cfg.score_only for k in ks(cfg)):
         die(f"k {cfg.k}: pass@k needs 1 <= k <= n = {cfg.n}")
     return cfg
@@ -225,6 +241,9 @@ def render_all(problems: dict[str, list[Problem]], tokenizer, cfg: Config) -> No
     options = {} if cfg.enable_thinking == "auto" else {"enable_thinking": cfg.enable_thinking == "true"}
     for problem in (p for part in problems.values() for p in part):
         problem.messages = ask(problem.messages, cfg.system_prompt, cfg.prompt_suffix)
+        if tokenizer is None:  # a server renders the messages
+            problem.text = "\n\n".join(message["content"] for message in problem.messages)
+            continue
         try:
             problem.text = render(problem.messages, tokenizer, **options)
         except ValueError as error:
@@ -424,6 +443,119 @@ class VLLMEngine:
                 yield requests[int(done.request_id)], self.model.text(tokens, reason), len(tokens), reason
 
 
+class EngineError(Exception):
+    """Ends the run once the engine and the progress bar are closed: (line for the user, exit code)."""
+
+
+class APIEngine:
+    """An OpenAI-compatible server: it gets messages and renders them itself."""
+
+    NEUTRAL = {"temperature": 1, "top_p": 1, "top_k": -1, "repetition_penalty": 1}
+
+    def __init__(self, cfg: Config):
+        try:
+            import openai
+        except ImportError:
+            die("engine api needs the openai client: pip install openai")
+        self.openai, self.cfg, self.told = openai, cfg, set()
+        self.key = os.environ.get("OPENAI_API_KEY") or "EMPTY"
+        # all are sent, off or not: vLLM would take those that are missing from the model's generation_config.json
+        self.body = dict(model=cfg.model, temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k or -1,
+                         repetition_penalty=cfg.repetition_penalty, max_tokens=cfg.max_tokens)
+        if cfg.enable_thinking != "auto":
+            self.body["chat_template_kwargs"] = {"enable_thinking": cfg.enable_thinking == "true"}
+
+    def generate(self, chunks: list[list[Request]]) -> Iterator[tuple[Request, str, int | None, str]]:
+        waiting, tasks, failed, silent = [r for chunk in chunks for r in chunk][::-1], set(), [], 0
+        loop = asyncio.new_event_loop()
+        client = self.openai.AsyncOpenAI(base_url=self.cfg.api_base, api_key=self.key, max_retries=0,
+                                         timeout=self.openai.Timeout(self.cfg.api_timeout_s, connect=10))
+        try:
+            while (waiting or tasks) and not signals:
+                while waiting and len(tasks) < self.cfg.api_concurrency:
+                    tasks.add(loop.create_task(self.ask(client, waiting.pop())))
+                done, tasks = loop.run_until_complete(
+                    asyncio.wait(tasks, timeout=0.5, return_when=asyncio.FIRST_COMPLETED))
+                for request, answer in (task.result() for task in done):
+                    if isinstance(answer, EngineError):
+                        raise answer
+                    failed, silent = (failed + [answer], silent + 1) if isinstance(answer, str) else (failed, 0)
+                    if not isinstance(answer, str):
+                        yield request, *answer
+                if silent >= 3:  # one prompt may upset a server, but here is none
+                    break
+            if failed:
+                raise EngineError(f"api_base {self.cfg.api_base}: {failed[-1]}, {self.cfg.api_retries + 1} times; the "
+                                  f"same command goes on from what is in {self.cfg.output_dir}", 1)
+        finally:
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait([*tasks, loop.create_task(client.close())]))
+            loop.close()
+
+    async def ask(self, client, request: Request) -> tuple[Request, tuple[str, int | None, str] | str | EngineError]:
+        """(request, (response, its tokens, finish reason)), or why there is none, or what ends the run."""
+        tries, pause = 0, 0.5
+        while True:
+            body, wait = dict(self.body), 0.0
+            try:
+                async with asyncio.timeout(self.cfg.api_timeout_s):  # the client's own starts again at every byte
+                    reply = await client.chat.completions.create(
+                        model=body.pop("model"), messages=request.problem.messages, seed=request.seed, extra_body=body)
+                return request, response_of(reply)
+            except self.openai.APIStatusError as error:
+                why = self.hide(error)
+                if error.status_code in (400, 422) and self.adapt(body, str(error)):
+                    continue
+                if error.status_code < 500 and error.status_code not in (408, 409, 429):
+                    hint = "; most servers want a URL that ends in /v1" if error.status_code == 404 else ""
+                    what = f"{request.problem.benchmark} {request.problem.id}: {why}{hint}"
+                    return request, EngineError(f"api_base {self.cfg.api_base}: {what}", 2)
+                after = error.response.headers.get("retry-after", "")
+                wait = float(after) if after.isdigit() else 0.0
+            except TimeoutError:
+                why = f"no response within api_timeout_s, {self.cfg.api_timeout_s:g} s"
+            except (self.openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
+                lost = isinstance(error, self.openai.APIConnectionError)
+                why = self.hide(error) if lost else f"no chat completion came back ({self.hide(error)})"
+            if tries == self.cfg.api_retries:
+                return request, why
+            if why not in self.told and RANK == 0:
+                self.told.add(why)
+                tqdm.write(f"{why}: asking again", file=sys.stderr)
+            await asyncio.sleep(max(wait, pause * random.uniform(0.5, 1)))
+            tries, pause = tries + 1, min(2 * pause, 60)
+
+    def adapt(self, body: dict, message: str) -> bool:
+        """Whether a server that knows fewer parameters was given one too many that changes nothing; it is left out."""
+        if "max_completion_tokens" in message and "max_tokens" in body:
+            self.body["max_completion_tokens"] = self.body.pop("max_tokens", self.cfg.max_tokens)
+            return True
+        unknown = [key for key, off in self.NEUTRAL.items() if body.get(key) == off and key in message]
+        for key in unknown:
+            self.body.pop(key, None)
+        return bool(unknown)
+
+    def hide(self, error: Exception) -> str:
+        """The message without the key, which some servers repeat."""
+        return one_line(error).replace(self.key, "***").rstrip(".")
+
+
+def response_of(reply) -> tuple[str, int | None, str]:
+    """(response, its tokens, finish reason) of a chat completion. What a server splits off as reasoning goes back
+    between think tags. Raises AttributeError, TypeError, IndexError or ValueError where it is none."""
+    choice = reply.choices[0]
+    text, more = choice.message.content or "", choice.message.model_extra or {}
+    if thought := more.get("reasoning_content") or more.get("reasoning"):
+        cut = choice.finish_reason == "length" and not text
+        text = f"<think>\n{thought}" + ("" if cut else f"\n</think>\n\n{text}")
+    elif "</think>" in text and "<think>" not in text.split("</think>")[0]:
+        text = "<think>\n" + text  # the server's template opened it
+    if not isinstance(choice.finish_reason, str):
+        raise ValueError("no finish_reason")
+    return text, reply.usage.completion_tokens if reply.usage else None, choice.finish_reason
+
+
 # ---------------------------------------------------------------------------------------------- generations and scoring
 def sample_key(row: dict) -> tuple[str, str, int]:
     return str(row["benchmark"]), str(row["id"]), int(row["sample"])
@@ -592,9 +724,9 @@ def open_output(out: Path, settings: dict) -> None:
 
 def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[Request]]:
     """This rank's part of the requests, in chunks, without what is done. Dealt out before `done` is taken away, so that
-    the share is the same whenever a rank starts. vLLM: a chunk is a problem (its samples share the prefix cache). HF: a
-    chunk is a batch, made again as a whole, because the last bit of a row's logits can depend on its batch."""
-    if cfg.engine == "vllm":
+    the share is the same whenever a rank starts. A chunk is a problem (its samples share a prefix cache); HF: it is a
+    batch, made again as a whole, because the last bit of a row's logits can depend on its batch."""
+    if cfg.engine != "hf":
         groups: dict[tuple, list[Request]] = {}
         for request in requests:
             groups.setdefault(request.key[:2], []).append(request)
@@ -605,9 +737,11 @@ def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[R
     return [chunk for chunk in mine if any(r.key not in done for r in chunk)]
 
 
-def generate(problems: list[Problem], out: Path, scorer: Scorer, journal: Journal, model: Model, cfg: Config) -> None:
+def generate(problems: list[Problem], out: Path, scorer: Scorer, journal: Journal, model: Model | None,
+             cfg: Config) -> None:
     """Generates and scores whatever of the n samples is missing in `out`; returns when this rank's share is done."""
-    requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample), min(cfg.max_tokens, model.context - len(p.ids)))
+    context = model.context if model else sys.maxsize
+    requests = [Request(p, sample, seed_of(cfg.seed, p.id, sample), min(cfg.max_tokens, context - len(p.ids)))
                 for p in problems for sample in range(cfg.n)]
     rows, _ = Journal.read(out)
     chunks = share(requests, set(rows), cfg)
@@ -642,7 +776,9 @@ def generate(problems: list[Problem], out: Path, scorer: Scorer, journal: Journa
     scorer.wait()
 
 
-def start_engine(requests: list[Request], model: Model, cfg: Config):
+def start_engine(requests: list[Request], model: Model | None, cfg: Config):
+    if cfg.engine == "api":
+        return APIEngine(cfg)
     max_len = max(len(r.problem.ids) + r.max_tokens for r in requests)
     try:
         engine = {"hf": HFEngine, "vllm": VLLMEngine}[cfg.engine](model, max_len, cfg)
@@ -674,11 +810,13 @@ def evaluate(cfg: Config, out: Path) -> None:
         die("engine vllm is not installed; pip install vllm, or --engine hf")
     problems = load_problems(cfg)
     every = {(p.benchmark, p.id): p for part in problems.values() for p in part}
-    model = read_model(cfg)
-    render_all(problems, model.tokenizer, cfg)
-    check_lengths(list(every.values()), model, cfg)
-    settings = dataclasses.asdict(cfg) | {"model_fingerprint": model_fingerprint(model.path), "problems": {
-        name: problems_fingerprint(part) for name, part in problems.items()}}
+    model = None if cfg.engine == "api" else read_model(cfg)
+    render_all(problems, model and model.tokenizer, cfg)
+    if model:
+        check_lengths(list(every.values()), model, cfg)
+    settings = dataclasses.asdict(cfg) | {
+        "model_fingerprint": model_fingerprint(model.path) if model else "",
+        "problems": {name: problems_fingerprint(part) for name, part in problems.items()}}
     open_output(out, settings)
     # The pool comes before the engine: its processes start while the model loads, and keep their own CPU affinity.
     workers = cfg.workers or max(1, (os.cpu_count() or 1) // LOCAL_RANKS)
@@ -841,6 +979,8 @@ def main() -> None:
     catch_signals(at_once=True)
     try:
         (rescore if cfg.score_only else evaluate)(cfg, out)
+    except EngineError as error:
+        die(*error.args)
     except KeyboardInterrupt:
         die(f"{signals[0]}: stopped; what is generated stands in {out}, and the same command goes on from there",
             code=128 + signal.Signals[signals[0]])

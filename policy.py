@@ -25,7 +25,7 @@ def load_tokenizer(path: str):
     """The tokenizer of a Hugging Face folder or hub name; one line for a user whose folder has none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        if tokenizer is None or not len(tokenizer):
+        if tokenizer is None or not tokenizer("1+1=")["input_ids"]:  # transformers makes an empty one of nothing
             raise ValueError("no tokenizer")
         return tokenizer
     except LOAD_ERRORS as error:

@@ -11,6 +11,7 @@ import pickle
 import random
 import shutil
 import warnings
+from concurrent.futures import wait
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -84,6 +85,13 @@ class Run:
         if signals if self.world == 1 else self.total({"asked": float(bool(signals))})["asked"]:
             raise Stop
 
+    def wait(self, futures) -> None:
+        """Waits for all futures or for a signal. A signal to all processes has killed the reward workers too, so that
+        what they still owe would come as failed: it raises Stop, on all ranks."""
+        while not signals and wait(list(futures), 1).not_done:
+            pass
+        self.stop_if_asked()
+
 
 def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | None]:
     """The ranks meet: policy and optimizer as prepared by Accelerate, and rank 0's checkpoint on all of them."""
@@ -112,8 +120,9 @@ def save_pretrained(folder: Path, run: Run) -> None:
         if run.rank == 0:
             full[name] = t.to("cpu", dtype)
     if run.rank == 0:
-        lm.config.dtype = dtype  # vLLM computes in what config.json says
         lm.save_pretrained(folder, state_dict=full)
+        lm.config.dtype = dtype  # vLLM computes in what config.json says
+        lm.config.save_pretrained(folder)
         lm.config.dtype = torch.float32
         run.tokenizer.save_pretrained(folder)
 
@@ -137,7 +146,10 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
         torch.save(own | {"extra": extra}, partial / "trainer" / f"rng_{run.rank}.pt")
 
     def write_state() -> None:
+        unused = not run.optimizer.optimizer.state  # torch makes its states by a step without gradients: undo the count
         model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        for state_of_weight in run.optimizer.optimizer.state.values() if unused else ():
+            state_of_weight["step"].zero_()
         dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial / "trainer" / "weights",
                  no_dist=run.world == 1)
         os.sync()  # or a power failure could leave the new name with empty files
@@ -145,11 +157,15 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
     def publish() -> None:
         if run.rank == 0:
             (partial / "trainer" / "state.json").write_text(json.dumps(state))
-            shutil.rmtree(folder, ignore_errors=True)
+            # what goes is renamed first: half deleted, it must not look whole
+            gone = [folder.rename(folder.with_name(f"{folder.name}.old.partial"))] if folder.exists() else []
             partial.rename(folder)
-            for old in checkpoints(folder.parent)[:-run.cfg.keep_checkpoints]:
-                if old.name != f"checkpoint-{best}":  # renamed first: half deleted, it must not look whole
-                    shutil.rmtree(old.rename(old.with_name(old.name + ".partial")))
+            found = checkpoints(folder.parent)
+            kept = [p for p in found if not p.name.endswith("-unfinished")][-run.cfg.keep_checkpoints:]
+            kept += [folder, folder.with_name(f"checkpoint-{best}")]
+            gone += [old.rename(old.with_name(f"{old.name}.partial")) for old in found if old not in kept]
+            for old in gone:
+                shutil.rmtree(old)
 
     for action in (prepare, write_files, write_state, publish):
         error = ""

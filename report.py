@@ -1,8 +1,8 @@
 # ruff: noqa: E501 (style sheet and script)
 """The page of an evaluation: report.html, one file that needs no network and no server, and results.png.
 
-eval.py calls write_html(); the page has a table of benchmarks with error bars, a bar per problem, every sample one click away
-(prompt, thinking folded, answer, verdict and why), filters, and TeX drawn by a small converter to MathML.
+eval.py calls write_html(); the page has the printed table with error bars, a bar (or, with n = 1, a square) per problem, every
+sample one click away (prompt, thinking folded, answer, verdict and why), filters, and TeX as MathML by a small converter.
 
 - Responses are untrusted text. They are stored compressed in base64 (no byte of theirs is markup), shown through text
   nodes only, and the page's Content-Security-Policy allows the one script whose hash it names and no request at all.
@@ -19,8 +19,8 @@ from pathlib import Path
 
 
 def write_html(path: Path, meta: dict, texts: Iterable[tuple[str, str]]) -> None:
-    """meta: {"title", "model", "settings": [[name, value]], "benchmarks": [{"name", "result": its line of results.json,
-    "problems": [{"id", "truth", "samples": [[status, tokens, truncated, answer, score]]}]}]}.
+    """meta: {"title", "settings": [[name, value]], "table": header and lines of cells as printed, "benchmarks": [{"name",
+    "avg", "ci95", "problems": [{"id", "truth", "samples": [[status, tokens, truncated, answer, score]]}]}]}.
     texts: (key, text) with key "b-p" for the prompt of problem p of benchmark b and "b-p-s" for its sample s."""
     def safe(value) -> str:  # JSON that cannot close its script element
         return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -83,15 +83,15 @@ body{font:15px/1.45 system-ui,sans-serif;margin:0;color:#1d2430;background:#f5f6
 header{padding:14px 22px 4px}h1{font-size:20px;margin:0}#settings{color:#5b6472;font-size:13px;margin:4px 0;max-width:110em}
 #summary,#problems,#sample{background:#fff;border:1px solid #dde1e7;border-radius:8px;padding:12px 16px}
 #summary{margin:8px 22px;overflow-x:auto}main{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:12px;margin:12px 22px;align-items:start}
-table{border-collapse:collapse}th,td{padding:3px 8px;text-align:right;white-space:nowrap}th{font-weight:600;color:#5b6472;font-size:13px;border-bottom:1px solid #dde1e7}
+table{border-collapse:collapse}th,td{padding:3px 5px;text-align:right}td{white-space:nowrap;font-size:13.5px}th{font-weight:600;color:#5b6472;font-size:12.5px;line-height:1.25;vertical-align:bottom;border-bottom:1px solid #dde1e7}
 th:first-child,td:first-child{text-align:left}#summary tbody tr{cursor:pointer}#summary tbody tr:hover{background:#f0f4fa}#summary tr.on{background:#e4edfa}
-.bar{position:relative;display:inline-block;width:170px;height:14px;background:#e9ecf1;border-radius:3px;vertical-align:middle}
+.bar{position:relative;display:inline-block;width:90px;margin-left:7px;height:14px;background:#e9ecf1;border-radius:3px;vertical-align:middle}
 .bar i{position:absolute;left:0;top:0;bottom:0;background:#4c8bd6;border-radius:3px}.bar b{position:absolute;top:6px;height:2px;background:#111}
 .bar u{position:absolute;top:2px;bottom:2px;width:2px;background:#111}
 .problem{border-bottom:1px solid #eceef2;padding:5px 0;content-visibility:auto;contain-intrinsic-size:auto 52px}.line{display:flex;gap:10px;align-items:center;font-size:13px}.line .id{min-width:9em;font-weight:600;overflow-wrap:anywhere}
-.line .bar{width:120px;flex:none}.line .note{color:#5b6472}.squares{display:flex;flex-wrap:wrap;gap:2px;margin-top:3px}
+.line .bar{width:120px;margin:0;flex:none}.line .note{color:#5b6472}.squares{display:flex;flex-wrap:wrap;gap:2px;margin-top:3px}
 .squares button{width:17px;height:17px;padding:0;border:0;border-radius:3px;font:11px/17px system-ui;color:#fff;cursor:pointer}.squares button.on{outline:2px solid #111}
-.squares button:focus-visible{outline:2px solid #1b63c4}.dim{opacity:.15}
+.grid button{width:22px;height:22px;font:14px/22px system-ui}.squares button:focus-visible{outline:2px solid #1b63c4}.dim{opacity:.15}
 .correct{background:#2b8a57}.wrong,.partial{background:#c8402f}.cut{background:#c77a0a}.none{background:#7b8493}.fault{background:#7a4bb3}
 .tools{display:flex;gap:14px;flex-wrap:wrap;font-size:13px;margin-bottom:8px}.tools label{color:#5b6472}
 #sample{position:sticky;top:8px;max-height:calc(100vh - 40px);overflow:auto}#sample h2{font-size:16px;margin:0 0 6px}.hint{color:#5b6472}
@@ -107,7 +107,6 @@ SCRIPT = r"""
 'use strict';
 const meta = JSON.parse(document.getElementById('meta').textContent);
 const $ = (id) => document.getElementById(id);
-const pct = (x, digits = 1) => x == null ? '–' : (100 * x).toFixed(digits);
 function el(tag, attrs, ...children) {          // text goes in as text nodes, never as markup
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attrs || {})) key === 'class' ? node.className = value : node.setAttribute(key, value);
@@ -140,20 +139,22 @@ let chosen = 0, filter = 'all', order = 'as given', open = null;
 
 function summary() {
   document.title = $('summary').parentNode.querySelector('h1').textContent = meta.title;
-  $('settings').textContent = meta.settings.map(([k, v]) => k + ' ' + v).join(' · ');
-  const passes = [...new Set(meta.benchmarks.flatMap((b) => Object.keys(b.result).filter((k) => k.startsWith('pass@'))))];
-  passes.sort((a, b) => a.slice(5) - b.slice(5));
-  const head = ['benchmark', 'problems', 'n', 'avg@n, %', '', '95 %', '± new samples', ...passes, 'maj@n', 'tokens', 'p95', 'truncated', 'no answer', 'verifier errors', 'timeouts'];
-  const body = meta.benchmarks.map((b, at) => {
-    const r = b.result, num = (x) => x == null ? '–' : Math.round(x).toLocaleString('en');
-    const row = el('tr', {tabindex: 0}, ...[b.name, r.problems, r.n, pct(r.avg) + ' ± ' + pct(r.stderr), bar(r.avg, ...(r.ci95 || [])),
-      r.ci95 ? pct(r.ci95[0]) + ' to ' + pct(r.ci95[1]) : '–', pct(r.stderr_resample), ...passes.map((k) => pct(r[k])), pct(r.maj), num(r.tokens_mean), num(r.tokens_p95),
-      pct(r.truncated), pct(r.no_answer), r.verifier_errors, r.verifier_timeouts].map((c) => el('td', {}, c)));
-    row.onclick = () => { chosen = at; problems(); };
+  $('settings').textContent = meta.settings.map(([k, v]) => k + ' ' + (v === '' ? 'none' : v)).join(' · ');
+  const [head, ...lines] = meta.table, at = head.findIndex((name) => name.startsWith('avg@n'));   // the bar stands behind it
+  const body = meta.benchmarks.map((b, i) => {
+    const cells = lines[i].map((cell) => el('td', {}, cell));
+    cells[at].append(bar(b.avg, ...(b.ci95 || [])));
+    const row = el('tr', {tabindex: 0}, ...cells);
+    row.onclick = () => { chosen = i; problems(); first(); };
     row.onkeydown = (e) => { if (e.key === 'Enter') row.onclick(); };
     return row;
   });
   $('summary').replaceChildren(el('table', {}, el('thead', {}, el('tr', {}, ...head.map((h) => el('th', {}, h)))), el('tbody', {}, ...body)));
+}
+function first() {                               // the sample to begin with: the first that went wrong
+  const wrong = (p) => p.samples.findIndex((s) => s[0] !== 'correct'), list = meta.benchmarks[chosen].problems;
+  const at = Math.max(0, list.findIndex((p) => wrong(p) >= 0));
+  show(chosen + '-' + at + '-' + Math.max(0, wrong(list[at])));
 }
 
 function problems() {
@@ -169,21 +170,19 @@ function problems() {
   });
   const shown = list.filter(({p, rate, answers}) => filter === 'disagreeing' ? rate > 0 && rate < 1 || answers > 1 : p.samples.some(FILTERS[filter]));
   if (order !== 'as given') shown.sort((a, b) => order === 'hardest first' ? a.rate - b.rate : b.rate - a.rate);
-  const test = FILTERS[filter] || (() => true);
+  const test = FILTERS[filter] || (() => true), square = (p, at, s, i) => el('button', {class: look(s) + (test(s) ? '' : ' dim'), 'data-key': chosen + '-' + at + '-' + i,
+    title: p.id + ', sample ' + i + ': ' + s[0] + (s[2] ? ', truncated' : '') + (s[3] == null ? '' : ', ' + s[3])}, GLYPH[look(s)]);
   $('problems').replaceChildren(
     el('div', {class: 'tools'}, choice('show', ['all', 'wrong', 'truncated', 'disagreeing', 'verifier errors'], filter, (v) => { filter = v; }),
       choice('order', ['as given', 'hardest first', 'easiest first'], order, (v) => { order = v; }),
       el('span', {class: 'hint'}, shown.length + ' of ' + list.length + ' problems of ' + meta.benchmarks[chosen].name)),
-    ...shown.map(({p, at, rate, right}) => {
-      const squares = p.samples.map((s, i) => {
-        const b = el('button', {class: look(s) + (test(s) ? '' : ' dim'), title: 'sample ' + i + ': ' + s[0] + (s[2] ? ', truncated' : '') + (s[3] == null ? '' : ', ' + s[3]),
-          'data-key': chosen + '-' + at + '-' + i}, GLYPH[look(s)]);
-        return b;
-      });
+    ...(list.every(({p}) => p.samples.length === 1) ? [el('div', {class: 'squares grid'}, ...shown.map(({p, at}) => square(p, at, p.samples[0], 0)))]
+      : shown.map(({p, at, rate, right}) => {
+      const squares = p.samples.map((s, i) => square(p, at, s, i));
       const cut = p.samples.filter((s) => s[2]).length;
       return el('div', {class: 'problem'}, el('div', {class: 'line'}, el('span', {class: 'id'}, p.id), bar(rate), right + ' of ' + p.samples.length,
         el('span', {class: 'note'}, cut ? cut + ' truncated' : '')), el('div', {class: 'squares'}, ...squares));
-    }));
+    })));
   mark();
 }
 $('problems').addEventListener('click', (e) => { if (e.target.dataset.key) show(e.target.dataset.key); });
@@ -225,7 +224,7 @@ async function show(key) {
   };
   const article = $('sample');
   article.replaceChildren(el('h2', {}, meta.benchmarks[b].name + ' · ' + problem.id + ' · sample ' + s),
-    el('span', {class: 'verdict ' + look(problem.samples[s])}, status), ' ' + WHY[status] + (status === 'partial' ? ' (' + pct(score, 0) + ' % do)' : '') + (cut ? '; the response was cut at max_tokens' : ''),
+    el('span', {class: 'verdict ' + look(problem.samples[s])}, status), ' ' + WHY[status] + (status === 'partial' ? ' (' + Math.round(100 * score) + ' % do)' : '') + (cut ? '; the response was cut at max_tokens' : ''),
     el('dl', {}, ...fact('answer', answer == null ? null : draw(el('span'), '\\(' + answer + '\\)')), ...fact('ground truth', problem.truth == null ? null
       : problem.code ? problem.truth : draw(el('span'), '\\(' + problem.truth + '\\)')), ...fact('tokens', tokens == null ? null : tokens.toLocaleString('en'))),
     el('h3', {}, 'prompt'), draw(el('div', {class: 'text'}), prompt));
@@ -387,4 +386,5 @@ class Tex {
 }
 summary();
 problems();
+first();
 """

@@ -59,8 +59,8 @@ from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, 
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
-                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, read_jsonl, signals,
-                  stopped, wait_for, write_config)
+                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, signals, stopped, wait_for,
+                  write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -392,7 +392,13 @@ class HFRollout:
     """transformers' generate on the policy itself: needs no engine and no sync; for machines without vLLM."""
 
     def __init__(self, run: Run):
-        self.lm, self.run = run.bare.lm, run
+        self.lm, self.run, head = run.bare.lm, run, run.bare.lm.get_output_embeddings()
+
+        @torch.autocast(run.accelerator.device.type, enabled=False)  # logits in fp32, as the trainer's
+        def forward(hidden: Tensor) -> Tensor:
+            return torch.nn.functional.linear(hidden.float(), head.weight.float())
+
+        head.forward = forward
 
     @torch.no_grad()
     def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
@@ -436,11 +442,8 @@ def make_engine(path: str, run: Run):
 
 def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
     """[rank] -> positions, dealt longest prompt first, back and forth, so that no rank waits long."""
-    dealt = [[] for _ in range(ranks)]
-    for k, i in enumerate(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))):
-        turn = k % (2 * ranks)
-        dealt[min(turn, 2 * ranks - 1 - turn)].append(i)
-    return dealt
+    order, turns = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), [*range(ranks), *reversed(range(ranks))]
+    return [[i for k, i in enumerate(order) if turns[k % len(turns)] == rank] for rank in range(ranks)]
 
 
 def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: float, top_p: float, pool,
@@ -464,8 +467,8 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
         futures[mine[i]] = pool.submit(dict(
             data_source=sample.prompt.data_source, response=run.tokenizer.decode(body),
             ground_truth=sample.prompt.ground_truth, prompt_tail=sample.prompt.text[-64:]))
-    run.stop_if_asked()
     generated = time.perf_counter()
+    run.wait(futures.values())
     for where, sample in samples.items():
         sample.reward = futures[where].result()
     run.reward_s += time.perf_counter() - generated
@@ -602,17 +605,18 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     """All mini-batch updates of one rollout; every rank calls this with the same samples. Returns the step's training
     metrics. Raises Stop between micro-batches: `progress` then holds what finishes the step later, bit for bit."""
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
+    progress = {} if progress is None else progress
+    budget = progress.setdefault("token_budget", cfg.token_budget)  # a resumed run may have another, this step may not
     minibatches = []  # (this rank's micro-batches, tokens and tokens of correct responses on all ranks)
     for part in split_minibatches(samples, cfg, step):
         lengths = [len(s.prompt.ids) + len(s.response) for s in part]
-        micros = plan_microbatches(lengths, run.world, cfg.token_budget, packed)[run.rank]
+        micros = plan_microbatches(lengths, run.world, budget, packed)[run.rank]
         batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in micros]
         tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
         minibatches.append((batches, tokens, sum(len(s.response) for s in right)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
-    progress = {} if progress is None else progress
-    if not progress:
+    if "done" not in progress:
         # π_old by the trainer itself, on the very micro-batches of the updates: equal shapes give equal rounding, r = 1
         # exactly. The first update needs no extra pass: its own forward is still that of π_old (micro_loss).
         run.policy.eval()
@@ -651,8 +655,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
             progress.update(done=progress["done"] + 1, sums=dict(sums))
     except Stop:
         run.optimizer.zero_grad(set_to_none=True)
-        keep = ("old_logprobs", "old_entropy")
-        progress["old"] = [{key: batch[key].cpu() for key in keep if key in batch} for batch in every]
+        progress["old"] = [{k: v.cpu() for k, v in batch.items() if k.startswith("old_")} for batch in every]
         raise
     sums, updates, tokens = run.total(sums), len(minibatches), sum(len(s.response) for s in samples)
     return {"pg_loss": sums["pg_loss"] / updates, "sft_loss": sums["sft_loss"] / updates,
@@ -700,9 +703,7 @@ PANELS = [("accuracy", {"accuracy": "training rollouts", "eval/accuracy": "held 
           ("gradient norm", {"grad_norm": "norm"}), ("response tokens", {"response_tokens_mean": "mean"})]
 
 
-def mean(values) -> float:
-    values = [float(v) for v in values]
-    return sum(values) / len(values) if values else math.nan
+mean = lambda values: float(np.mean([*values] or [math.nan]))
 
 
 def rollout_metrics(samples: list[Sample]) -> dict[str, float]:
@@ -768,11 +769,13 @@ def start(cfg: Config) -> tuple:
     state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "saved": 0, "silent": 0}, None
     if checkpoint:
         state, unfinished = load_checkpoint(checkpoint, run)
+        if unfinished:
+            unfinished = [Sample(**s | {"prompt": Prompt(**s["prompt"])}) for s in unfinished[0]], *unfinished[1:]
         engine.sync(run.bare)
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:
-        write_config(raw, state["step"], bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
+        write_config(raw, state, bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
         size = sum(p.numel() for p in lm.parameters()) / 1e6
         precision = run.accelerator.mixed_precision.replace("no", "fp32")
         print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(prompts)} prompts of at most "
@@ -799,7 +802,9 @@ def evaluate_and_save(engine, held_out: list[Prompt], state: dict, pool, run: Ru
 
 def save(state: dict, run: Run, unfinished=None) -> None:
     state["saved"] = state["step"]
-    folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}"
+    folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}{'-unfinished' if unfinished else ''}"
+    if unfinished:  # as dicts: a pickled class would be bound to the name of this file
+        unfinished = [vars(s) | {"prompt": vars(s.prompt)} for s in unfinished[0]], *unfinished[1:]
     save_checkpoint(folder, state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
 
 
@@ -837,14 +842,10 @@ def train(cfg: Config) -> None:
     except Stop:
         if unfinished or state["step"] > state["saved"]:
             save(state, run, unfinished)
-        return stopped(state["step"], "step", out)
+        return stopped(state["step"], "step", cfg)
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
-        for row in read_jsonl(out / "eval.jsonl"):
-            if row["step"] in (0, cfg.steps):
-                stderr = row["stderr"] or math.nan  # one problem has none
-                print(f"held-out accuracy, step {row['step']}: {row['accuracy']:.3f} ± {stderr:.3f} (n={row['n']})")
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
     for tracker in run.accelerator.trackers:
         tracker.finish()

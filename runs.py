@@ -106,10 +106,11 @@ def catch_signals(at_once: bool = False) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: its launcher may be killed without a word to us
 
 
-def stopped(step: int, unit: str, out: Path) -> None:
+def stopped(step: int, unit: str, cfg) -> None:
+    cause, start = signals[0] if signals else "a signal", "the beginning" if cfg.resume == "auto" else cfg.resume
     if rank() == 0:
-        cause = signals[0] if signals else "a signal"
-        tqdm.write(f"{cause}: stopped after {unit} {step}; the same command goes on from {out}/checkpoint-{step}")
+        newest = (checkpoints(Path(cfg.output_dir)) or [start])[-1]
+        print(f"{cause}: stopped after {unit} {step}; the same command goes on from {newest}", flush=True)
 
 
 def frame(train: Callable[[Any], None], cfg) -> None:
@@ -240,10 +241,10 @@ def append_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    """Complete checkpoints, oldest first; checkpoint-N-unfinished has made a part of the updates of step N + 1."""
+    found = [p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+(-unfinished)?", p.name)]
     whole = [p for p in found if (p / "trainer" / "state.json").exists()]
-    return sorted(whole, key=lambda p: int(p.name.split("-")[1]))
+    return sorted(whole, key=lambda p: (int(p.name.split("-")[1]), p.name))
 
 
 def open_output(cfg, may_change: set[str]) -> Path | None:
@@ -281,13 +282,14 @@ def open_output(cfg, may_change: set[str]) -> Path | None:
     return Path(cfg.resume)
 
 
-def write_config(cfg, step: int, resumed: bool, logs=("metrics.jsonl", "eval.jsonl")) -> None:
+def write_config(cfg, state: dict, resumed: bool, logs=("metrics.jsonl", "eval.jsonl")) -> None:
     """config.yaml, and the logs without what came after the checkpoint: those lines are made again."""
     out = Path(cfg.output_dir)
     (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
     (out / "config.yaml.partial").replace(out / "config.yaml")
     for name in logs:
-        rows = [row for row in read_jsonl(out / name) if row["step"] <= step] if resumed else []
+        last = state["evaluated" if name == "eval.jsonl" and "evaluated" in state else "step"]
+        rows = [row for row in read_jsonl(out / name) if row["step"] <= last] if resumed else []
         append_jsonl(out / f"{name}.partial", rows)
         (out / f"{name}.partial").replace(out / name)
 

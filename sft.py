@@ -365,7 +365,7 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
     state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
     if first:
-        write_config(cfg, state["step"], bool(checkpoint))
+        write_config(cfg, state, bool(checkpoint))
         size, learnt, tokens = lm.num_parameters() / 1e6, train.meta["learnt_tokens"], train.meta["tokens"]
         print(f"SFT on {cfg.train_file}: {size:.1f}M parameters, {len(train)} examples, {learnt:,} of {tokens:,} "
               f"tokens to learn, {run.world} rank(s)", flush=True)
@@ -411,7 +411,7 @@ def train(cfg: Config) -> None:
     except Stop:
         if state["step"] > saved:
             save_checkpoint(out / f"checkpoint-{state['step']}", state, run)
-        return stopped(state["step"], "update", out)
+        return stopped(state["step"], "update", cfg)
     finally:
         bar.close()
     save_final(out, run)

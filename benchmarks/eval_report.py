@@ -80,7 +80,7 @@ class Browser:
             f"--user-data-dir={self.folder} about:blank"
         )
         self.process = subprocess.Popen(
-            ["sh", "-c", f"exec {binary} {flags} 3<&{to_read} 4>&{from_write}"],
+            ["bash", "-c", f"exec {binary} {flags} 3<&{to_read} 4>&{from_write}"],
             pass_fds=(to_read, from_write),
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

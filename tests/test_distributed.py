@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import accelerate
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -22,13 +21,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import checkpoints
+import ranks
 import rl_gppo
+import runs
 import toy
-from policy import Policy, load_policy, save_pretrained
+from policy import Policy, load_policy
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample
-from runs import Run
+from ranks import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,14 +129,14 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
     for step in (1, 2):
         metrics = rl_gppo.update_policy(make_samples(4, 2), step, run)
         if step == 1:
-            checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
+            ranks.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run, extra=[run.rank])
             saved = whole(run)
     expected = whole(run)
     run = make_run(cfg, make, wrap, True)
-    state, extra = checkpoints.load_checkpoint(out / "checkpoint-1", run)
+    state, extra = ranks.load_checkpoint(out / "checkpoint-1", run)
     loaded = whole(run)
     again = rl_gppo.update_policy(make_samples(4, 2), 2, run)
-    save_pretrained(out / "final", run)
+    ranks.save_pretrained(out / "final", run)
     if run.rank == 0:
         torch.save({"state": state, "extra": extra, "saved": saved, "loaded": loaded, "expected": expected, "got": whole(run),
                     "metrics": metrics, "again": again}, out / "round_trip.pt")
@@ -145,15 +145,15 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> Path:
+def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     mp.spawn(two_ranks, (free_port(), str(folder)), nprocs=2)
     return folder
 
 
 @pytest.fixture(scope="module")
-def results(ranks) -> list[dict]:
-    return [torch.load(ranks / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+def results(pair) -> list[dict]:
+    return [torch.load(pair / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 @pytest.mark.parametrize("case, optimizer, wrap, tied", GRID)
@@ -185,16 +185,16 @@ def test_ranks_end_with_the_same_bits(results):
 
 
 @pytest.mark.parametrize("wrap", ["ddp", "fsdp"])
-def test_checkpoint_of_two_ranks(ranks, wrap):
-    got = torch.load(ranks / wrap / "round_trip.pt", weights_only=False)
+def test_checkpoint_of_two_ranks(pair, wrap):
+    got = torch.load(pair / wrap / "round_trip.pt", weights_only=False)
     assert got["state"] == {"step": 1, "cursor": 4, "best": None} and got["extra"] == [0] and got["metrics"] == got["again"]
     for name, weight in got["expected"].items():
         assert torch.equal(got["loaded"][name], got["saved"][name]) and torch.equal(got["got"][name], weight), name
         assert not torch.equal(weight, got["saved"][name])
     for folder, weights in (("checkpoint-1", got["saved"]), ("final", got["expected"])):
-        lm = AutoModelForCausalLM.from_pretrained(ranks / wrap / folder)
+        lm = AutoModelForCausalLM.from_pretrained(pair / wrap / folder)
         assert all(torch.equal(t, weights[name]) for name, t in lm.state_dict().items())
-    assert not list((ranks / wrap).glob("*.partial"))
+    assert not list((pair / wrap).glob("*.partial"))
 
 
 # ------------------------------------------------------------------------------------------------------------ whole runs
@@ -271,7 +271,7 @@ def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list
             accelerator.state.fsdp_plugin.set_mixed_precision(precision)
         return accelerator
 
-    accelerate.Accelerator = accelerator_of_gpus  # runs.make_accelerator looks it up when it is called
+    runs.RANK, ranks.Accelerator = rank, accelerator_of_gpus
     if precision == "no":
         rollout = rl_gppo.rollout
         rl_gppo.rollout = lambda *args: rollout(*args) if isinstance(args[-1].policy, FSDPModule) else sys.exit("nothing was sharded")

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 ROWS = ROOT / "tests" / "rows"
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 import livecodebench_problems as lcb  # noqa: E402
 
 import eval as ev  # noqa: E402
@@ -145,7 +146,9 @@ def test_thinking_switch_and_suffix(model):
         ev.render_all({"b": [problem]}, tokenizer, cfg(**knobs))
         texts.append(problem.text)
         assert tokenizer.decode(problem.ids) == problem.text
-    assert texts == ["1+1", "1+1<think>\n", "1+1\nBox it.<think></think>"]
+    problem = ev.Problem("b", "0", [{"role": "user", "content": "1+1"}], "math_verify", "2")
+    ev.render_all({"b": [problem]}, tokenizer, cfg(system_prompt="Be brief. "))
+    assert [*texts, problem.text] == ["1+1", "1+1<think>\n", "1+1\nBox it.<think></think>", "Be brief. 1+1"]
 
 
 def test_ask_think_off_judges_the_answer_alone():
@@ -175,6 +178,27 @@ def test_livecodebench_rows_decode():
 def test_livecodebench_windows(name, window):
     ids = {p.id for p in ev.load_benchmark(f"{name}={lcb.FILE}", cfg())}
     assert ids == {r["question_id"] for r in lines(lcb.FILE) if window[0] <= r["contest_date"][:10] < window[1]} and ids
+
+
+def test_livecodebench_tests_are_unpacked_once_a_problem(monkeypatch):
+    """Whatever order the responses come in; and dropped after a problem's last response."""
+    problems, unpacked = ev.load_benchmark(str(lcb.FILE), cfg()), []
+    monkeypatch.setattr(ev, "livecodebench_tests", lambda row: unpacked.append(row) or {"inputs": ["1"], "outputs": ["1"]})
+
+    class Pool:
+        def submit(self, item):
+            future = Future()
+            future.set_result(rewards.Reward(1.0, True, "correct"))
+            return future
+
+    scorer = ev.Scorer(Pool(), lambda row: None, 1)
+    for problem in problems:
+        problem.waiting = 4
+    for sample in range(4):
+        for problem in problems:
+            scorer.submit({"benchmark": "b", "id": problem.id, "sample": sample, "response": ""}, problem)
+    scorer.wait()
+    assert len(unpacked) == len(problems) and all(p.tests is None and p.waiting == 0 for p in problems)
 
 
 class Evil:
@@ -470,6 +494,13 @@ def test_compare_is_paired(tmp_path):
     mean, stderr = statistics.fmean(difference), statistics.stdev(difference) / math.sqrt(20)
     assert f"{mean:+.1f} ± {stderr:.1f}" in out and "| bench | 20 |" in out and "only the problems in both" in out
     assert "| one | 1 | 0.0 | 100.0 | -100.0 ± – | – |" in out and "| all problems | 21 |" in out
+    assert "Settings are not compared: no config.yaml in A and B." in out
+    for name, temperature in (("a", 0.6), ("b", 1.0)):
+        settings = vars(cfg(temperature=temperature, n=8)) | {"problems": {"bench": name, "one": "same"}, "output_dir": name}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(settings))
+    out = run("--compare", tmp_path / "a", tmp_path / "b").stdout
+    assert out.splitlines()[-1] == "Settings that differ: temperature 0.6 and 1.0; problems or prompts of bench."
+    assert run("--compare", tmp_path / "a", tmp_path / "a").stdout.splitlines()[-1] == "Settings that differ: none."
     assert "no readable results.json" in run("--compare", tmp_path, tmp_path / "b", check=False).stderr
 
 
@@ -521,29 +552,35 @@ def test_journal_after_a_crash(tmp_path):
 FLAGS = ("--n", 4, "--max_tokens", 12, "--k", "1,2,4", "--temperature", 1, "--top_p", 1, "--workers", 1)
 
 
-def test_hf_killed_three_times_and_two_ranks(model, sums, tmp_path):
-    """A run that is killed three times, and one over two ranks, end with the very files of an undisturbed one."""
+def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
+    """A run that is stopped three times, and one over two ranks, end with the very files of an undisturbed one. SIGTERM
+    and Ctrl-C (to the whole process group, as a terminal sends it) end it in one line."""
     flags = ("--model", model, "--data", sums, "--engine", "hf", "--hf_batch", 3, *FLAGS)
     whole = run(*flags, "--output_dir", tmp_path / "whole")
     assert "| sums " in whole.stdout
-    kills = 0
-    for stop_at in (5, 30, 55):
+    stops = 0
+    for stop_at, number in ((5, signal.SIGKILL), (30, signal.SIGTERM), (55, signal.SIGINT)):
         log = tmp_path / "killed/generations.jsonl"
         process = subprocess.Popen(
             [*PYTHON, *map(str, flags), "--output_dir", str(tmp_path / "killed")],
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
         while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= stop_at):
             time.sleep(0.01)
-        kills += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        stops += process.poll() is None
+        os.killpg(process.pid, number)
+        error = process.communicate()[1]
+        if number != signal.SIGKILL:
+            assert process.returncode == 128 + number and "Traceback" not in error, error
+            assert error.splitlines()[-1].startswith(f"eval.py: {number.name}: stopped"), error
+            assert error.count("eval.py: ") == 1
         with open(log, "ab") as file:
             file.write(b'{"benchmark": "sums", "id": "3", "sam')
-    assert kills == 3
+    assert stops == 3
     run(*flags, "--output_dir", tmp_path / "killed")
     run(*flags, "--output_dir", tmp_path / "ranks", ranks=2)
     for name in ("generations.jsonl", "results.json"):
@@ -666,6 +703,18 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
 
+def test_scoring_and_comparing_start_without_torch(tmp_path):
+    """torch and transformers take 10 s to import; neither these, nor --help, nor a mistake in a flag needs them."""
+    (tmp_path / "x.jsonl").write_text('{"id": "a", "response": "\\\\boxed{\\\\frac12}", "answer": "0.5"}\n')
+    code = (
+        "import sys; sys.modules |= dict(torch=None, transformers=None, vllm=None); "
+        f"sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'eval.py'; import eval; eval.main()"
+    )
+    for flags in (["--score_only", tmp_path / "x.jsonl", "--output_dir", tmp_path / "out"], ["--compare", tmp_path / "out", tmp_path / "out"]):
+        done = subprocess.run([sys.executable, "-c", code, *map(str, flags)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and "| x " in done.stdout, done.stderr
+
+
 # --------------------------------------------------------------------------------------------------------------- report
 def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
     hostile = "<script>alert(1)</script></script><img src=x onerror=alert(1)>\u2028\ud800 é"
@@ -674,7 +723,8 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
     meta = {
         "title": hostile,
         "settings": [["model", hostile]],
-        "benchmarks": [{"name": hostile, "result": result, "problems": problems}],
+        "table": scores.table({hostile: result}),
+        "benchmarks": [{"name": hostile, "avg": 0.5, "ci95": None, "problems": problems}],
     }
     report.write_html(tmp_path / "r.html", meta, [("0-0", "prompt"), ("0-0-0", hostile)])
     text = (tmp_path / "r.html").read_text()
@@ -691,6 +741,58 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
     assert zlib.decompress(base64.b64decode(packed)).decode() == hostile.replace("\ud800", "?")
     report.write_png(tmp_path / "r.png", {"x": result}, "title")
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+PROBE = """(async () => {
+    const table = [...document.querySelectorAll('#summary tr')].map((row) => [...row.children].map((cell) => cell.textContent));
+    for (let i = 0; i < 100 && !document.querySelector('#sample h2'); i++) await new Promise((done) => setTimeout(done, 50));
+    const box = document.getElementById('problems').getBoundingClientRect();
+    return {table, opened: document.querySelector('#sample h2').textContent, settings: document.getElementById('settings').textContent,
+            width: document.getElementById('summary').scrollWidth - document.getElementById('summary').clientWidth,
+            screens: box.height / innerHeight, squares: document.querySelectorAll('#problems button').length};
+})()"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here (Debian: apt-get install chromium)")
+def test_report_in_a_browser(tmp_path):
+    """1300 pixels less a scroll bar hold the widest table; cells are the terminal's, to the last digit; 164 problems with one sample are one
+    screen; the first wrong sample is open."""
+    from eval_report import Browser
+
+    rates = [0, 1 / 8, 1 / 8, 0]  # on average 6.25 %, which is 6.2 in Python and 6.3 in JavaScript
+    many = {name: {str(i): rows_of(*("1" if s < rate * 64 else "2" for s in range(64))) for i, rate in enumerate(rates)}
+            for name in ("aime24", "livecodebench_v6")}
+    one = {"humaneval": {f"HumanEval/{i}": rows_of("2" if i in (5, 7) else "1") for i in range(164)}}
+    seen = []
+    for groups in (many, one):
+        ks = [1, 8, 64] if groups is many else [1]
+        results = {name: scores.summarise(part, ks, set(), False) for name, part in groups.items()}
+        for result in results.values():  # as wide as they come
+            result |= {"tokens_mean": 27_111.0, "tokens_p95": 81_920, "truncated": 0.125, "verifier_timeouts": 1234}
+        problems = {name: [{"id": i, "code": False, "truth": "1", "samples": [[r["status"], 10, False, r["answer"], 1.0] for r in rows]}
+                           for i, rows in part.items()] for name, part in groups.items()}
+        meta = {"title": "t", "settings": [["prompt_suffix", "Box it."], ["system_prompt", ""]], "table": scores.table(results),
+                "benchmarks": [{"name": n, "avg": r["avg"], "ci95": r["ci95"], "problems": problems[n]} for n, r in results.items()]}
+        texts = [(f"{b}-{p}" + f"-{s}" * (s >= 0), "text") for b, part in enumerate(problems.values())
+                 for p, problem in enumerate(part) for s in range(-1, len(problem["samples"]))]
+        report.write_html(tmp_path / "r.html", meta, texts)
+        browser = Browser("chromium")
+        try:
+            browser.call("Emulation.setDeviceMetricsOverride", width=1285, height=900, deviceScaleFactor=1, mobile=False)
+            browser.call("Page.navigate", url=(tmp_path / "r.html").as_uri())
+            while browser.js("document.readyState !== 'complete' || !document.querySelector('#summary tr')"):
+                time.sleep(0.05)
+            seen.append(browser.js(PROBE) | {"expected": meta["table"], "markdown": scores.markdown(results)})
+        finally:
+            browser.close()
+    for page in seen:
+        assert page["table"] == page["expected"] and page["width"] <= 0
+        for line, text in zip(page["table"][1:], page["markdown"].splitlines()[2:], strict=True):
+            assert [cell.strip() for cell in text.strip("|").split("|")] == line
+        assert page["settings"] == "prompt_suffix Box it. · system_prompt none"
+    assert "6.2 ±" in seen[0]["markdown"]
+    assert (seen[0]["squares"], seen[1]["squares"]) == (4 * 64, 164) and seen[1]["screens"] < 0.5
+    assert seen[0]["opened"] == "aime24 · 0 · sample 0" and seen[1]["opened"] == "humaneval · HumanEval/5 · sample 0"
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
@@ -715,6 +817,17 @@ def test_report_holds_every_sample_and_no_foreign_markup(tmp_path):
         (["--data", "{tmp}/gold.jsonl"], ["gold.jsonl:1: no ground truth; expected"]),
         (["--data", "{tmp}/source.jsonl"], ["source.jsonl:1:", "math_verify"]),
         (["--data", "{tmp}/empty.jsonl"], ["has no rows"]),
+        (["--data", "{tmp}/latin.jsonl"], ["latin.jsonl:2: not UTF-8", "save the file as UTF-8"]),
+        (["--data", ""], ["data names no benchmark"]),
+        (["--k", "0"], ["1 <= k"]),
+        (["--workers", "-2"], ["workers must be 0 or more, got -2"]),
+        (["--temperature", "-1"], ["temperature must be 0 or more"]),
+        (["--model", "{tmp}/no_weights"], ["no_weights: no weights there"]),
+        (["--model", "{tmp}/cut"], ["cut", "incomplete"]),
+        (["--model", "{tmp}/no_shard"], ["no_shard", "No such file"]),
+        (["--model", "{tmp}/no_tokenizer"], ["no usable tokenizer"]),
+        (["--output_dir", "{tmp}/gold.jsonl"], ["output_dir", "gold.jsonl", "give another --output_dir"]),
+        (["--output_dir", "{tmp}/gold.jsonl/x"], ["output_dir", "gold.jsonl", "give another --output_dir"]),
         (["--data", "{sums},{sums}"], ["two benchmarks are called sums"]),
         (["--max_tokens", "100000"], ["max_tokens 100000 is more than the context", "give --max_tokens", "--yarn_factor"]),
         (["--data", "livecodebench_v6={tmp}/old.jsonl"], ["old.jsonl has no rows of contests from 2025-02-01 to 2025-05-01"]),
@@ -725,6 +838,13 @@ def test_mistakes_are_one_line(flags, parts, model, sums, tmp_path, capsys, monk
     (tmp_path / "gold.jsonl").write_text('{"problem": "x"}\n')
     (tmp_path / "source.jsonl").write_text('{"problem": "x", "answer": "1", "data_source": "poetry"}\n')
     (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"problem": "x", "answer": "1"}\n{"problem": "caf\xe9", "answer": "1"}\n')
+    for name, without in (("no_weights", "safetensors"), ("no_tokenizer", "tokenizer"), ("cut", ""), ("no_shard", "")):
+        (tmp_path / name).mkdir()
+        for file in model.iterdir() if f"{{tmp}}/{name}" in flags else ():
+            if not without or without not in file.name:
+                (tmp_path / name / file.name).write_bytes(file.read_bytes()[:-1000 if name == "cut" and "safe" in file.name else None])
+    (tmp_path / "no_shard/model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2-of-2.safetensors"}}')
     (tmp_path / "old.jsonl").write_text(json.dumps(lcb.row(lcb.PROBLEMS[0], 0)) + "\n")
     base = (
         []

@@ -18,7 +18,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import checkpoints
+import policy
+import ranks
 import rl_gppo
 import runs
 import toy
@@ -28,7 +29,8 @@ ROOT = Path(__file__).parent.parent
 STEPS = 6
 ENV = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "OMP_NUM_THREADS": "1"}
 SMALL = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 4, "--responses_per_prompt", 4, "--minibatch_prompts", 2, "--max_response_tokens", 16,
-         "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 2, "--eval_every", 3]
+         "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 2, "--eval_every", 3,
+         "--token_budget", 120, "--rollout_batch", 8]  # several micro-batches in an update, two chunks in a rollout
 FORK = multiprocessing.get_context("forkserver")  # a stage forked from a process that has imported it starts without the 6 s of that
 FORK.set_forkserver_preload(["rl_gppo"])
 
@@ -106,16 +108,18 @@ def mistakes(output: str) -> list[str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------- kill -9
-def run_until(steps: int, sent: int, command: list, out: Path) -> tuple[int, str]:
-    """Starts a run, sends a signal to all its processes (as Slurm does) once it has made that many steps; (exit code, output)."""
+def run_until(steps: int, sent: int, command: list, out: Path, all_processes: bool = True) -> tuple[int, str]:
+    """Starts a run and, once it has made that many steps, sends a signal to all its processes (as Slurm does) or to the first
+    one; (exit code, output)."""
     process = subprocess.Popen(list(map(str, command)), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         deadline = time.time() + 300  # only a hang takes that long
         while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= steps):
             assert process.poll() is None and time.time() < deadline, process.communicate()[0][-4000:]
             time.sleep(0.005)
-        os.killpg(process.pid, sent)
-        return process.wait(300), process.communicate()[0]
+        os.killpg(process.pid, sent) if all_processes else process.send_signal(sent)
+        output = process.communicate(timeout=300)[0]  # until the last process has closed it
+        return process.returncode, output
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -193,10 +197,10 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     torch.set_num_threads(1)
     cfg = rl_gppo.parse(flags)
     out, spare = Path(cfg.output_dir), Path(cfg.output_dir).with_name("spare")
-    run, engine, train, held_out, state = rl_gppo.start(cfg)
-    rl_gppo.load_model = lambda *_: (run.bare.lm, run.tokenizer)
-    prompts = {"train": train, "eval": held_out}
-    rl_gppo.load_prompts = lambda spec, split, *_: prompts[split]
+    run, _, train, held_out, *_ = rl_gppo.start(cfg)
+    rl_gppo.load_policy, rl_gppo.load_tokenizer = lambda *_: run.bare.lm, lambda *_: run.tokenizer
+    prompts = {"train_file": train, "eval_file": held_out}
+    rl_gppo.load_prompts = lambda spec, knob, *_: prompts[knob]
     weight = run.bare.lm.get_input_embeddings().weight
     counts, wrong = {}, []
 
@@ -220,12 +224,12 @@ def killed_everywhere(flags: list[str], report: str) -> None:
                 counts[what] = count - 1
                 return
             try:
-                found = rl_gppo.open_output(cfg)
+                found = runs.open_output(cfg, rl_gppo.MAY_CHANGE)
                 if (found.name if found else None) not in allowed:
                     wrong.append(f"{what}, {count}: {found}")
                 kept = weight.detach().clone()
                 for folder in runs.checkpoints(out):  # the older ones too
-                    if checkpoints.load_checkpoint(folder, run)["step"] != int(folder.name[-1]) or weight[0, 0].item() != allowed[folder.name]:
+                    if ranks.load_checkpoint(folder, run)[0]["step"] != int(folder.name[-1]) or weight[0, 0].item() != allowed[folder.name]:
                         wrong.append(f"{what}, {count}: {folder.name} holds other weights")
                     if {p.name for p in folder.rglob("*")} != {p.name for p in (spare / "checkpoint-1").rglob("*")}:
                         wrong.append(f"{what}, {count}: {folder.name} has lost files")
@@ -242,14 +246,14 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     each("first start", lambda: rl_gppo.start(cfg), None, {None: 0})
     shutil.rmtree(out, ignore_errors=True)
     rl_gppo.start(cfg)
-    checkpoints.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
+    ranks.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
     for name in ("metrics", "samples", "eval"):
         runs.append_jsonl(out / f"{name}.jsonl", [{"step": 1}, {"step": 2}])
     shutil.copytree(out, spare)
     each("second start", lambda: rl_gppo.start(cfg), spare, {"checkpoint-1": first})
     add(1.0)
     second = weight[0, 0].item()
-    each("checkpoint", lambda: checkpoints.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
+    each("checkpoint", lambda: ranks.save_checkpoint(out / "checkpoint-2", {"step": 2, "cursor": 8, "best": None}, run), spare,
          {"checkpoint-1": first, "checkpoint-2": second})
     Path(report).write_text(json.dumps({"counts": counts, "wrong": wrong}))
 
@@ -301,24 +305,138 @@ def test_the_real_engine_goes_on_with_the_same_bits(data):
 
 
 def test_resume_from_a_path(data, whole):
-    """Into a new folder; and not into one that holds later checkpoints, which a later `resume: auto` would take for its own."""
-    finish(flags_of(data, data / "branch", "--resume", whole / "checkpoint-4"), data / "log")
-    a, b = (load_file(run / "final" / "model.safetensors") for run in (data / "branch", whole))
+    """Into a new folder, where the same command goes on from that folder's own checkpoints later; and not into one that holds
+    later checkpoints, which a later `resume: auto` would take for its own."""
+    path, out = ["--resume", whole / "checkpoint-4"], data / "branch"
+    assert f"step 4 of {STEPS}" in finish(flags_of(data, out, *path), data / "log", kill_at, f"{out}/checkpoint-6", 1, code=-signal.SIGKILL)
+    assert "step 4 of 5" in finish(flags_of(data, out, *path, "--steps", 5), data / "log")
+    assert f"step 5 of {STEPS}" in finish(flags_of(data, out, *path), data / "log")
+    before = {p: p.stat().st_mtime_ns for p in out.glob("checkpoint-*/**/*")}
+    assert f"step {STEPS} of {STEPS}" in finish(flags_of(data, out, *path), data / "log")
+    assert before == {p: p.stat().st_mtime_ns for p in out.glob("checkpoint-*/**/*")}
+    a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    (message,) = mistakes(finish(flags_of(data, whole, "--resume", whole / "checkpoint-4"), data / "log", code=2))
+    (message,) = mistakes(finish(flags_of(data, whole, *path), data / "log", code=2))
     assert "checkpoint-6" in message and "--output_dir" in message
 
 
-# ----------------------------------------------------------------------------------------------------------------- SIGTERM
-def test_sigterm_finishes_the_step_and_saves(data, whole):
-    out = data / "stopped"
-    command = [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
-    code, output = run_until(1, signal.SIGTERM, command, out)
-    steps = len(lines_of(out, "metrics.jsonl"))
-    assert code == 0 and f"SIGTERM: stopped after step {steps}; the same command goes on from {out}/checkpoint-{steps}" in output
-    assert "Traceback" not in output and 1 <= steps < STEPS and [p.name for p in runs.checkpoints(out)] == [f"checkpoint-{steps}"]
+def test_fewer_steps_than_were_made_are_refused(data, whole):
+    """In one line, and the folder stays as it is."""
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in whole.rglob("*")}
+    (message,) = mistakes(finish(flags_of(data, whole, "--steps", 2), data / "log", code=2))
+    assert "steps 2" in message and "checkpoint-6 is at step 6 already" in message
+    assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in whole.rglob("*")}
+
+
+# ----------------------------------------------------------------------------------------------------------------- signals
+def signal_at(place: str, step: int, count: int, number: int) -> None:
+    """Sends this process a signal at its count-th token (place: train or eval) or micro-batch (update) of a step, and prints a
+    line for each that was begun after it."""
+    where, left = [None, None], [count]
+
+    def watched(function, enter=None):
+        def call(*args):
+            if enter:
+                where[:] = enter(*args)
+            elif where == [place, step]:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), number)
+                elif left[0] < 0:
+                    print(f"LATE {-left[0]}", flush=True)
+            return function(*args)
+
+        return call
+
+    rl_gppo.collect = watched(rl_gppo.collect, lambda engine, prompts, n, key, *_: key[1:3])
+    rl_gppo.update_policy = watched(rl_gppo.update_policy, lambda samples, step, *_: ("update", step))
+    rl_gppo.micro_loss, policy.SeededSampler.__call__ = map(watched, (rl_gppo.micro_loss, policy.SeededSampler.__call__))
+
+
+def test_a_signal_at_any_moment_stops_at_once_and_costs_no_bit(data, whole):
+    """One run, stopped eight times: in rollouts, updates (twice in the same step) and evaluations. No further token or
+    micro-batch is begun, one line says from where the same command goes on, and in the end nothing shows of it."""
+    out = data / "stopped_often"
+    for place, step, count, number, after, start in [
+            ("eval", 0, 3, signal.SIGTERM, 0, "the beginning"),
+            ("update", 1, 1, signal.SIGINT, 0, "checkpoint-0-unfinished"),  # before the optimizer has made a step
+            ("update", 1, 3, signal.SIGTERM, 0, "checkpoint-0-unfinished"),  # the second update
+            ("train", 2, 5, signal.SIGINT, 1, "checkpoint-1"),
+            ("update", 3, 1, signal.SIGTERM, 2, "checkpoint-2-unfinished"),
+            ("eval", 3, 4, signal.SIGINT, 3, "checkpoint-3"),
+            ("train", 5, 20, signal.SIGTERM, 4, "checkpoint-4"),  # the second chunk
+            ("eval", 6, 2, signal.SIGINT, 6, "checkpoint-6")]:
+        output = finish(flags_of(data, out), data / "log", signal_at, place, step, count, number)
+        start = start if start == "the beginning" else out / start
+        line = f"{signal.Signals(number).name}: stopped after step {after}; the same command goes on from {start}"
+        assert output.rstrip().endswith("\n" + line) and output.count("stopped after") == 1, output[-2000:]
+        assert "LATE" not in output and not mistakes(output) and not (out / "final").exists()
+        assert start == "the beginning" or runs.checkpoints(out)[-1] == start
     finish(flags_of(data, out), data / "log")
-    shutil.rmtree(out / f"checkpoint-{steps}", ignore_errors=steps not in (4, 6))
+    same_end(out, whole)
+
+
+def test_an_unfinished_step_keeps_its_micro_batches(data, whole):
+    """Resumed with another token_budget: the old log-probabilities belong to the micro-batches of before."""
+    out = data / "another_budget"
+    finish(flags_of(data, out), data / "log", signal_at, "update", 1, 3, signal.SIGTERM)
+    finish(flags_of(data, out, "--token_budget", 10**6, "--steps", 1), data / "log")
+    assert lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")[:1]
+
+
+def test_the_best_checkpoint_is_not_overwritten_by_an_unfinished_step(data):
+    """checkpoint-2 is the best and the newest when step 3 is interrupted."""
+    out = data / "best_kept"
+    flags = flags_of(data, out, "--eval_every", 2, "--save_every", 1, "--keep_checkpoints", 1)
+    finish(flags, data / "log", best_then_signal)
+    assert [p.name for p in runs.checkpoints(out)] == ["checkpoint-2", "checkpoint-2-unfinished"]
+    before = (out / "checkpoint-2" / "model.safetensors").read_bytes()
+    finish([*flags, "--steps", "4"], data / "log", set_accuracies, [0])
+    assert [p.name for p in runs.checkpoints(out)] == ["checkpoint-2", "checkpoint-4"]
+    assert (out / "checkpoint-2" / "model.safetensors").read_bytes() == before
+
+
+def best_then_signal() -> None:
+    set_accuracies([0, 5])
+    signal_at("update", 3, 1, signal.SIGTERM)
+
+
+def test_an_evaluation_that_is_made_again_stands_there_once(data):
+    """Stopped in the evaluation of step 3, which then has a checkpoint without it; resumed, evaluated, killed; resumed."""
+    out = data / "evaluated_twice"
+    finish(flags_of(data, out), data / "log", signal_at, "eval", 3, 1, signal.SIGTERM)
+    finish(flags_of(data, out), data / "log", kill_at, f"{out}/checkpoint-4", 1, code=-signal.SIGKILL)
+    assert [row["step"] for row in runs.read_jsonl(out / "eval.jsonl")] == [0, 3]
+    finish(flags_of(data, out), data / "log")
+    assert [row["step"] for row in runs.read_jsonl(out / "eval.jsonl")] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run(data, whole, number):
+    """As Slurm and a terminal send it, to the reward workers too, whenever it comes; every step is saved and nothing is lost."""
+    out = data / f"all_{number}"
+    code, output = run_until(2, number, [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)], out)
+    steps = len(lines_of(out, "metrics.jsonl"))
+    assert code == 0 and "Traceback" not in output and 2 <= steps < STEPS and len(runs.checkpoints(out)) == 1, output[-4000:]
+    (newest,) = runs.checkpoints(out)
+    line = f"{number.name}: stopped after step {steps}; the same command goes on from {newest}"
+    assert newest.name.split("-")[1] == str(steps) and output.count(line + "\n") == output.count("stopped after") == 1, output[-2000:]
+    finish(flags_of(data, out), data / "log")
+    for name in ("metrics.jsonl", "samples.jsonl", "eval.jsonl"):
+        assert lines_of(out, name) == lines_of(whole, name), name
+    a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_launcher_that_is_killed_stops_its_run(data, whole):
+    """SIGKILL of `accelerate launch`, which cannot pass anything on: the trainer saves and ends."""
+    out = data / "orphan"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", 1, "--num_processes", 1, "--mixed_precision", "no",
+               "--dynamo_backend", "no", "--cpu", ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
+    _, output = run_until(2, signal.SIGKILL, command, out, all_processes=False)  # returns when the trainer has closed its output
+    steps = len(lines_of(out, "metrics.jsonl"))
+    assert output.count(f"SIGTERM: stopped after step {steps};") == 1 and "Traceback" not in output and 2 <= steps < STEPS, output[-4000:]
+    finish(flags_of(data, out), data / "log")
     a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
     assert all(torch.equal(a[name], b[name]) for name in a) and lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")
 
@@ -334,8 +452,9 @@ def test_sigterm_stops_two_ranks_after_the_same_step(data):
                ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
     _, output = run_until(1, signal.SIGTERM, command, out)
     steps = len(lines_of(out, "metrics.jsonl"))
-    assert output.count(f"SIGTERM: stopped after step {steps};") == 1 and 1 <= steps < STEPS
-    assert {p.name for p in (out / f"checkpoint-{steps}" / "trainer").iterdir()} == {"weights", "state.json", "rng_0.pt", "rng_1.pt"}
+    (newest,) = runs.checkpoints(out)
+    assert output.count(f"SIGTERM: stopped after step {steps}; the same command goes on from {newest}") == 1 and 1 <= steps < STEPS
+    assert {p.name for p in (newest / "trainer").iterdir()} == {"weights", "state.json", "rng_0.pt", "rng_1.pt"}
     assert f"step {steps} of {STEPS}" in finish(flags_of(data, out), data / "log")
 
 
@@ -348,14 +467,15 @@ def leave_free(disk: str, free: int) -> None:
 
 
 def fill_before(function: str, disk: str, free: int) -> None:
-    original = getattr(rl_gppo, function)
+    module = ranks if function == "save_pretrained" else rl_gppo
+    original = getattr(module, function)
 
     def filling(*args):
         if function != "save_pretrained" or args[0].name.startswith("final"):
             leave_free(disk, free)
         return original(*args)
 
-    setattr(rl_gppo, function, filling)
+    setattr(module, function, filling)
 
 
 def on_a_small_disk(data: str) -> None:
@@ -365,7 +485,7 @@ def on_a_small_disk(data: str) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], check=True)
     out, log, flags = disk / "run", data / "log", flags_of(data, disk / "run")
     finish(flags, log, kill_at, f"{out}/checkpoint-4", 1, code=-signal.SIGKILL)  # two steps are saved
-    for function, free, step in (("one_step", 0, 2), ("one_step", 10**6, 2), ("one_step", 7 * 10**6, 2), ("save_pretrained", 10**6, 6)):
+    for function, free, step in (("rollout", 0, 2), ("rollout", 10**6, 2), ("rollout", 7 * 10**6, 2), ("save_pretrained", 10**6, 6)):
         (message,) = mistakes(finish(flags, log, fill_before, function, str(disk), free, code=2))
         assert "No space left" in message or "Disk full?" in message, message
         (disk / "filler").unlink()

@@ -16,7 +16,7 @@ import toy
 from policy import Policy, SeededSampler, load_policy, load_tokenizer
 from rewards import Reward
 from rl_gppo import Config, HFRollout, Prompt, Sample, VLLMRollout, collate, seed_of, token_logprobs
-from runs import Run
+from ranks import Run
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,7 +24,7 @@ import runs
 import sft
 import toy
 from policy import HeadLogprobs, Policy, finish_generation_config, plan_microbatches
-from runs import Run
+from ranks import Run
 
 ROOT = Path(__file__).parent.parent
 ENV = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "OMP_NUM_THREADS": "1"}
@@ -423,7 +423,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from transformers import Qwen3ForCausalLM
 sys.path[:0] = sys.argv[1:3]
-import checkpoints, sft, test_sft
+import ranks, sft, test_sft
 
 class NoTokenizer:
     def save_pretrained(self, folder): pass
@@ -448,11 +448,11 @@ for tied in (True, False):
     sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
     saved = full()
     out.mkdir(parents=True, exist_ok=True)
-    checkpoints.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
+    ranks.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
     sft.update_on(examples, 1e-2, run)
     after = full()
     assert any(not torch.equal(saved[k], after[k]) for k in saved)
-    assert checkpoints.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
+    assert ranks.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
     assert all(torch.equal(saved[k], v) for k, v in full().items())
     sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
     assert all(torch.equal(after[k], v) for k, v in full().items())

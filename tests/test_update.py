@@ -19,7 +19,7 @@ import rl_gppo
 from policy import HeadLogprobs, Policy, plan_microbatches
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
-from runs import Run
+from ranks import Run
 
 
 def tiny_model(tied: bool = True, seed: int = 0) -> Qwen3ForCausalLM:
