@@ -353,18 +353,18 @@ class VLLMRollout:
             max_model_len=length, logprobs_mode="processed_logprobs", tensor_parallel_size=cfg.vllm_tensor_parallel,
             disable_log_stats=True, **device, **many)
         torch.set_num_threads(threads)
-        self.stop_ids, self.max_tokens, self.asleep = run.stop_ids, cfg.max_response_tokens, False
+        self.run, self.asleep = run, False
 
     def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        engine = self.llm.llm_engine
+        engine, cfg, stop_ids = self.llm.llm_engine, self.run.cfg, self.run.stop_ids
         for i, (ids, seed) in enumerate(requests):
             engine.add_request(str(i), {"prompt_token_ids": ids}, SamplingParams(
-                temperature=temperature, top_p=top_p, seed=seed, max_tokens=self.max_tokens, detokenize=False,
-                logprobs=0, flat_logprobs=True, stop_token_ids=self.stop_ids, output_kind=RequestOutputKind.FINAL_ONLY))
-        while engine.has_unfinished_requests():
+                temperature=temperature, top_p=top_p, seed=seed, max_tokens=cfg.max_response_tokens, detokenize=False,
+                logprobs=0, flat_logprobs=True, stop_token_ids=stop_ids, output_kind=RequestOutputKind.FINAL_ONLY))
+        while engine.has_unfinished_requests() and not (signals and cfg.vllm_tensor_parallel == 1):
             for done in engine.step():
                 out = done.outputs[0]
                 yield int(done.request_id), list(out.token_ids), out.logprobs.logprobs, out.finish_reason == "length"

@@ -1,18 +1,18 @@
 """The paper's ablations of GPPO on problems small enough for a laptop, run by rl_gppo.py itself.
 
-    python benchmarks/ablations.py clipping --seeds 10       # Fig. 2, Eq. 12, 16: nine losses, where clipping acts and where not
+    python benchmarks/ablations.py clipping --seeds 10    # Fig. 2, Eq. 12, 16: nine losses, where clipping acts and not
     python benchmarks/ablations.py border                    # GPPO against Clip-Higher by lr; what moves the border
     python benchmarks/ablations.py staleness                 # the same by updates per rollout
-    python benchmarks/ablations.py sft_coef | zero_advantage | soft_reward | wrong_traces       # Table 6, Fig. 5, Fig. 3, Table 2
+    python benchmarks/ablations.py sft_coef | zero_advantage | soft_reward | wrong_traces  # Table 6, Fig. 5, 3, Table 2
     python benchmarks/ablations.py cost                      # the update of each loss, in times of clip_higher's
 
-Problems: toy:math-terms=4-right=0.3, sums of four digits. The 0.8M-parameter model is warmed up once by SFT on traces of which
-30 % are right, and answers a third of the problems; a seed decides the prompts, rollouts and mini-batches of the RL stage (and
-the SFT too in wrong_traces). Every cell is one run of rl_gppo.py in runs/ablations/EXPERIMENT/CELL-SEED, with the flags printed
-by --list; a finished one is not run again, so an interrupted grid goes on. Writes figures/EXPERIMENT.csv (a row a cell and
-seed) and figures/EXPERIMENT.png (mean and 95 % t-interval over seeds), and prints a table with the paired difference to the
-first cell of the same group. A run takes half a minute of one core.
-"""
+Problems: toy:math-terms=4-right=0.3, sums of four digits. The 0.8M-parameter model is warmed up once by SFT on traces
+of which 30 % are right, and answers a third of the problems; a seed decides the prompts, rollouts and mini-batches of
+the RL stage (and the SFT too in wrong_traces). Every cell is one run of rl_gppo.py in
+runs/ablations/EXPERIMENT/CELL-SEED, with the flags printed by --list; a finished one is not run again, so an
+interrupted grid goes on. Writes figures/EXPERIMENT.csv (a row a cell and seed) and figures/EXPERIMENT.png (mean and 95
+% t-interval over seeds), and prints a table with the paired difference to the first cell of the same group. A run takes
+half a minute of one core. """
 
 import argparse
 import csv
@@ -38,17 +38,19 @@ sys.path.insert(0, str(ROOT))
 import toy  # noqa: E402  (the root is known only now)
 
 TOY = "toy:math-terms=4-right=0.3"
-BASE = {"train_file": TOY, "eval_file": TOY, "rollout": "hf", "reward_workers": 1, "save_every": 0, "eval_every": 5, "steps": 20,
-        "prompts_per_step": 16, "warmup_steps": 3, "sft_coef": 0.0}
-T95 = [math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
+BASE = {"train_file": TOY, "eval_file": TOY, "rollout": "hf", "reward_workers": 1, "save_every": 0, "eval_every": 5,
+        "steps": 20, "prompts_per_step": 16, "warmup_steps": 3, "sft_coef": 0.0}
+T95 = [math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
+       2.131]
 
 LOSSES = {
-    "clip_higher": {"loss": "clip_higher"}, "ppo": {"loss": "ppo"}, "gppo": {"loss": "gppo"}, "gppo_high": {"loss": "gppo_high"},
+    "clip_higher": {"loss": "clip_higher"}, "ppo": {"loss": "ppo"}, "gppo": {"loss": "gppo"},
+    "gppo_high": {"loss": "gppo_high"},
     "ce_gppo beta1=0.5": {"loss": "gppo", "beta1": 0.5}, "cispo": {"loss": "cispo"}, "gspo": {"loss": "gspo"},
     "reinforce": {"loss": "reinforce"}, "gppo_erc": {"loss": "gppo_erc"},
 }
 ACTS = {"minibatch_prompts": 1, "lr": 1e-4}  # 16 updates a rollout: percents of the tokens leave the band
-NARROW = {"minibatch_prompts": 1, "lr": 3e-5, "clip_low": 0.01, "clip_high": 0.014}  # 16 small updates, a band as small as they
+NARROW = {"minibatch_prompts": 1, "lr": 3e-5, "clip_low": 0.01, "clip_high": 0.014}  # 16 small updates, a band as small
 HARDLY = {"minibatch_prompts": 4, "lr": 3e-5}  # 4 updates: next to none do, and the losses must coincide
 EDGE = {"minibatch_prompts": 1, "lr": 5e-5}  # half of the lr of `acts`: where GPPO begins to lose
 EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a group is what the others are compared with
@@ -63,7 +65,8 @@ EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a grou
     "staleness": {f"{16 // size} updates/{loss}": {"minibatch_prompts": size, "loss": loss, "lr": 5e-5}
                   for size in (16, 8, 4, 2, 1) for loss in ("clip_higher", "gppo")},
     "sft_coef": {f"alpha/{alpha}": {"sft_coef": alpha} for alpha in (0.0, 0.05, 0.1, 0.2)},
-    "zero_advantage": {f"filter/{name}": {"prompts_per_step": 32, "responses_per_prompt": 4, "minibatch_prompts": 16, **flags}
+    "zero_advantage": {f"filter/{name}": {"prompts_per_step": 32, "responses_per_prompt": 4, "minibatch_prompts": 16,
+                                          **flags}
                        for name, flags in {"on": {}, "off": {"zero_advantage_filter": False},
                                            "dynamic_sampling": {"dynamic_sampling": True}}.items()},  # four often agree
     "soft_reward": {f"half pass/{kind}": {"train_file": "toy:code", "eval_file": "toy:code", "max_prompt_tokens": 96,
@@ -96,7 +99,7 @@ def sft_of(kind: str, right_only: bool, seed: int, folder: Path) -> str:
 
 
 def run_cell(folder: Path, flags: dict, threads: int) -> None:
-    """One run of rl_gppo.py, in a process that was forked from one that has imported it; all it says goes to FOLDER.log."""
+    """One run of rl_gppo.py, in a process forked from one that has imported it; all it says goes to FOLDER.log."""
     import torch
 
     import rl_gppo
@@ -143,16 +146,18 @@ def cost(rounds: int) -> None:
     import rewards
     import rl_gppo
 
-    flags = {**BASE, "minibatch_prompts": 4, "output_dir": tempfile.mkdtemp(), "lr": 1e-12, "zero_advantage_filter": False}
+    flags = {**BASE, "minibatch_prompts": 4, "output_dir": tempfile.mkdtemp(), "lr": 1e-12,
+             "zero_advantage_filter": "false"}
     flags["model"] = toy.prepare(str(ROOT / "runs" / "ablations" / f"toy_{TOY[4:]}_sft"), TOY[4:])
-    run, engine, train, _, _ = rl_gppo.start(rl_gppo.Config(**flags))
+    cfg = rl_gppo.parse([f"--{key}={value}" for key, value in flags.items()])
+    run, engine, prompts, *_ = rl_gppo.start(cfg)
     with rewards.RewardPool(1) as pool:
-        samples = rl_gppo.collect(engine, train[:16], 8, (0, "cost", 0, 0), 1.0, 1.0, pool, run)
+        samples = rl_gppo.collect(engine, prompts[:16], 8, (0, "cost", 0, 0), 1.0, 1.0, pool, run)
     kept, _ = rl_gppo.compute_advantages(samples, run.cfg)
     seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
     for turn in tqdm(range(rounds + 1), "cost", mininterval=1):
         for name in random.Random(turn).sample(list(LOSSES), len(LOSSES)):
-            run.cfg = dataclasses.replace(rl_gppo.Config(**flags), **LOSSES[name])
+            run.cfg = dataclasses.replace(cfg, **LOSSES[name])
             begun = time.perf_counter()
             rl_gppo.update_policy(kept, 1, run)
             if turn:  # the first round warms up
@@ -213,7 +218,8 @@ def draw(experiment: str, out: Path, cells: dict, seeds: int, figures: Path) -> 
                 middle, half = zip(*(interval(curves[step]) for step in steps)) if steps else ((), ())
                 line, = axis.plot(steps, middle, label=cell.split("/")[1], linewidth=1.2)
                 middle, half = np.array(middle), np.where(np.isfinite(half), half, 0)
-                axis.fill_between(steps, np.maximum(middle - half, -math.inf if "reward" in title else 0), middle + half,
+                lowest = -math.inf if "reward" in title else 0
+                axis.fill_between(steps, np.maximum(middle - half, lowest), middle + half,
                                   color=line.get_color(), alpha=0.1, linewidth=0)
             axis.set(title="" if at else title, xlabel="step" if at == len(groups) - 1 else "",
                      ylim=(None if "reward" in title else 0, None))
@@ -244,9 +250,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.experiment == "cost":
         return cost(args.seeds)
-    cells = {name: flags for name, flags in EXPERIMENTS[args.experiment].items() if not args.cells or name in args.cells}
+    every = EXPERIMENTS[args.experiment]
+    cells = {name: flags for name, flags in every.items() if not args.cells or name in args.cells}
     if not cells:
-        parser.error(f"--cells: none of {args.cells} in {list(EXPERIMENTS[args.experiment])}")
+        parser.error(f"--cells: none of {args.cells} in {list(every)}")
     if args.list:
         for name, flags in cells.items():
             print(f"{name}:", *(f"--{key} {value}" for key, value in {**BASE, **flags}.items()))
@@ -254,7 +261,8 @@ def main() -> None:
     out, figures = Path(args.out) / args.experiment, Path(args.figures)
     grid = {out / f"{label(name)}-{seed}": {**BASE, "steps": args.steps, **cells[name], "seed": seed}
             for seed in range(args.seeds) for name in cells}
-    for kind in sorted({flags["train_file"][4:] for flags in grid.values()} if args.experiment != "wrong_traces" else []):
+    kinds = {flags["train_file"][4:] for flags in grid.values()} if args.experiment != "wrong_traces" else set()
+    for kind in sorted(kinds):
         model = toy.prepare(str(Path(args.out) / f"toy_{kind}_sft"), kind)  # one warm-up for all cells, on all cores
         for flags in grid.values():
             flags |= {"model": model} if flags["train_file"][4:] == kind else {}
@@ -273,10 +281,11 @@ def main() -> None:
 
 
 def table(rows: list[dict], cells: dict) -> None:
-    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed. `end`:
-    held-out accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`, `below`: tokens out
-    of the band with A > 0 and A < 0."""
-    print("| cell | start | end | difference | mean | difference | entropy | grad norm | above | below |\n" + "|---" * 10 + "|")
+    """Mean ± half width of the 95 % interval over seeds; differences to the group's first cell are paired by seed.
+    `end`: held-out accuracy after the last step; `mean`: over all evaluations after step 0, so how fast; `above`,
+    `below`: tokens out of the band with A > 0 and A < 0."""
+    print("| cell | start | end | difference | mean | difference | entropy | grad norm | above | below |")
+    print("|---" * 10 + "|")
     by_cell = {name: {row["seed"]: row for row in rows if row["cell"] == name} for name in cells}
     for name, seeds in by_cell.items():
         first = by_cell[next(c for c in cells if c.split("/")[0] == name.split("/")[0])]

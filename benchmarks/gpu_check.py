@@ -1,17 +1,18 @@
 """What one GPU does with rl_gppo.py, with nothing but torch, transformers and accelerate installed.
 
-    python benchmarks/gpu_check.py --out gpu_check.json                   # a random-weight Qwen3-0.6B, bf16; about ten minutes
-    python benchmarks/gpu_check.py --device cpu --tiny --out check.json   # the same code on a toy-sized model, to try it out
+    python benchmarks/gpu_check.py --out gpu_check.json                 # a random-weight Qwen3-0.6B, bf16; ten minutes
+    python benchmarks/gpu_check.py --device cpu --tiny --out check.json # the same code on a toy-sized model, to try it
 
-1. Chunked head against full logits: errors of log-probability, entropy and gradients against float64, both ways in bf16.
-2. One RL update (train_on: the forward that gives the old log-probabilities is that of the update, backward, AdamW on fp32 master
-   weights, gradient checkpointing) at several lengths: tokens/s, share of the GPU's peak FLOP/s, peak memory.
-   Anchor: prime-rl trains a 0.6B model on one H100 at 16K with 11.9k tokens/s in 12.5 GiB.
+1. Chunked head against full logits: errors of log-probability, entropy and gradients against float64, both in bf16.
+2. One RL update (update_policy: the forward that gives the old log-probabilities is that of the update, backward, AdamW
+   on fp32 master weights, gradient checkpointing) at several lengths: tokens/s, share of the GPU's peak FLOP/s, peak
+   memory. Anchor: prime-rl trains a 0.6B model on one H100 at 16K with 11.9k tokens/s in 12.5 GiB.
 3. Generation by transformers (HFRollout), tokens/s.
 4. 20 steps of GPPO on the toy model with transformers' generate: accuracy must rise.
 
 FLOPs of an update: 6·P a token of forward and backward, 2·P for the recomputation by checkpointing, and attention
-2·L·h·S forward, as in rl_gppo.plan. A part that fails is reported in the JSON and does not stop the others; exit code 1 then.
+2·L·h·S forward, as in plan.py. A part that fails is reported in the JSON and does not stop the others; exit code 1
+then.
 """
 
 import argparse
@@ -34,12 +35,15 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import rewards  # noqa: E402  (the root is known only now)
 import rl_gppo  # noqa: E402
+import runs  # noqa: E402
 import toy  # noqa: E402
+from policy import HeadLogprobs, Policy  # noqa: E402
+from ranks import Run  # noqa: E402
 
-PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dense FLOP/s, from the vendors' data sheets
+PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dense FLOP/s, data sheets
 SIZES = {  # Qwen3-0.6B as published; and one that a CPU can do
-    "0.6B": dict(vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
-                 num_key_value_heads=8, head_dim=128, max_position_embeddings=40_960,
+    "0.6B": dict(vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,
+                 num_attention_heads=16, num_key_value_heads=8, head_dim=128, max_position_embeddings=40_960,
                  rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
     "tiny": dict(vocab_size=2048, hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, head_dim=16, max_position_embeddings=2048),
@@ -47,7 +51,7 @@ SIZES = {  # Qwen3-0.6B as published; and one that a CPU can do
 
 
 class InProcess:
-    """Stands where rewards.RewardPool stands, for toy sums: no worker; without math_verify only plain integers can be right."""
+    """Stands for rewards.RewardPool, for toy sums: no worker; without math_verify integers alone can be right."""
 
     def submit(self, item: dict) -> concurrent.futures.Future:
         future = concurrent.futures.Future()
@@ -59,16 +63,16 @@ class InProcess:
         return future
 
 
-def make_run(args, **knobs) -> rl_gppo.Run:
+def make_run(args, **knobs) -> Run:
     """A run with random weights, without a tokenizer: prompts are token ids."""
     accelerator = Accelerator(cpu=args.device == "cpu", mixed_precision="bf16")
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**SIZES["tiny" if args.tiny else "0.6B"], tie_word_embeddings=True))
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     cfg = rl_gppo.Config(lr=1e-6, output_dir=tempfile.mkdtemp(), gradient_checkpointing=True, **knobs)
-    policy = rl_gppo.Policy(model)
+    policy = Policy(model)
     policy, optimizer = accelerator.prepare(policy, torch.optim.AdamW(policy.parameters(), lr=1e-6, fused=True))
-    return rl_gppo.Run(cfg, accelerator, policy, optimizer, None, [], 0, False)
+    return Run(cfg, accelerator, policy, optimizer, None, [], 0)
 
 
 def samples_of(count: int, length: int, vocab: int) -> list[rl_gppo.Sample]:
@@ -76,7 +80,8 @@ def samples_of(count: int, length: int, vocab: int) -> list[rl_gppo.Sample]:
     prompt = rl_gppo.Prompt([rng.randrange(vocab) for _ in range(length // 8)], "", "math_verify", "1")
     size = length - len(prompt.ids)
     return [rl_gppo.Sample(prompt, i, [rng.randrange(vocab) for _ in range(size)], [-1.0] * size, False,
-                           rewards.Reward(1.0, i % 2 == 0, "correct"), 1.0 if i % 2 == 0 else -1.0) for i in range(count)]
+                           rewards.Reward(1.0, i % 2 == 0, "correct"), 1.0 if i % 2 == 0 else -1.0)
+            for i in range(count)]
 
 
 def synchronize(device: str) -> None:
@@ -98,17 +103,19 @@ def check_head(args) -> dict:
         return logprobs, -(logits.exp() * logits).sum(-1)
 
     ways = {"float64": lambda h, w: full(h.double(), w.double()), "full bf16 logits": full,
-            "chunked": lambda h, w: rl_gppo.HeadLogprobs.apply(h, w, targets, 1.0, n // 3, True)}
+            "chunked": lambda h, w: HeadLogprobs.apply(h, w, targets, 1.0, n // 3, True)}
     results = {}
     for name, way in ways.items():
         logprobs, entropy = way(hidden, weight)
         grads = torch.autograd.grad((logprobs * upstream).sum(), (hidden, weight))
         results[name] = [x.detach().double() for x in (logprobs, entropy, *grads)]
     exact = results.pop("float64")
-    return {name: {"logprob_mean": (got[0] - exact[0]).abs().mean().item(), "logprob_max": (got[0] - exact[0]).abs().max().item(),
+    return {name: {"logprob_mean": (got[0] - exact[0]).abs().mean().item(),
+                   "logprob_max": (got[0] - exact[0]).abs().max().item(),
                    "entropy_max": (got[1] - exact[1]).abs().max().item(),
                    "grad_hidden": ((got[2] - exact[2]).norm() / exact[2].norm()).item(),
-                   "grad_weight": ((got[3] - exact[3]).norm() / exact[3].norm()).item()} for name, got in results.items()}
+                   "grad_weight": ((got[3] - exact[3]).norm() / exact[3].norm()).item()}
+            for name, got in results.items()}
 
 
 def check_update(args, length: int) -> dict:
@@ -132,7 +139,8 @@ def check_update(args, length: int) -> dict:
     flops = tokens * 4 * (2 * p + attention)  # forward, recomputation, twice for backward
     peak = next((v for k, v in PEAK_BF16.items() if args.device != "cpu" and k in torch.cuda.get_device_name()), None)
     return {"length": length, "samples": len(samples), "tokens_per_s": tokens / best, "seconds": best,
-            "flops_of_peak": flops / best / peak if peak else None, "mfu": flops * 3 / 4 / best / peak if peak else None,
+            "flops_of_peak": flops / best / peak if peak else None,
+            "mfu": flops * 3 / 4 / best / peak if peak else None,
             "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if args.device != "cpu" else None,
             "grad_norm": metrics["grad_norm"]}
 
@@ -140,37 +148,42 @@ def check_update(args, length: int) -> dict:
 def check_generation(args) -> dict:
     run = make_run(args, max_response_tokens=16 if args.tiny else 256, rollout_batch=64)
     run.bare.lm.gradient_checkpointing_disable()
-    rollout = rl_gppo.HFRollout(run.cfg, run.bare, [], 0)
-    requests = [(s.prompt.ids, i) for i, s in enumerate(samples_of(8 if args.tiny else 64, 1024 if not args.tiny else 64,
-                                                                   run.bare.lm.config.vocab_size))]
-    with torch.autocast(args.device, torch.bfloat16):
-        list(rollout.generate(requests[:2], 1.0))
-        synchronize(args.device)
-        begun = time.perf_counter()
-        tokens = sum(len(ids) for _, ids, _, _ in rollout.generate(requests, 1.0))
+    engine = rl_gppo.HFRollout(run)
+    samples = samples_of(*((8, 64) if args.tiny else (64, 1024)), run.bare.lm.config.vocab_size)
+    requests = [(s.prompt.ids, i) for i, s in enumerate(samples)]
+    list(engine.generate(requests[:2], 1.0))
+    synchronize(args.device)
+    begun = time.perf_counter()
+    tokens = sum(len(ids) for _, ids, _, _ in engine.generate(requests, 1.0))
     return {"batch": len(requests), "tokens": tokens, "tokens_per_s": tokens / (time.perf_counter() - begun)}
 
 
 def check_gppo(args) -> dict:
-    """rl_gppo's own start() and one_step() on toy sums; SFT first, by sft.py."""
+    """The loop of rl_gppo.train() on toy sums, without its worker processes; SFT first, by sft.py."""
     folder = tempfile.mkdtemp()
     steps, model = (2, toy.make_model(f"{folder}/init")) if args.tiny else (20, "toy")
-    cfg = rl_gppo.Config(model=model, output_dir=f"{folder}/run", rollout="hf", steps=steps, eval_responses=1, save_every=0)
+    cfg = rl_gppo.parse(["--model", model, "--output_dir", f"{folder}/run", "--rollout", "hf", "--steps", str(steps)])
     if args.tiny:
         cfg = dataclasses.replace(cfg, prompts_per_step=4, minibatch_prompts=2, max_response_tokens=16)
-    run, engine, train, held_out, state = rl_gppo.start(cfg)
-    metrics = []
+    run, engine, prompts, held_out, state, _ = rl_gppo.start(cfg)
+    trained, seconds = [], []
     rl_gppo.evaluate(engine, held_out, state, InProcess(), run)
     for step in range(1, steps + 1):
-        state["step"] = step
-        metrics.append(rl_gppo.one_step(step, state, train, engine, InProcess(), run))
+        begun = time.perf_counter()
+        samples, state["cursor"] = rl_gppo.rollout(engine, prompts, state["cursor"], step, InProcess(), run)
+        kept, _ = rl_gppo.compute_advantages(samples, run.cfg)
+        trained += [rl_gppo.update_policy(kept, step, run)] if kept else []
+        engine.sync(run.bare)
+        seconds.append(time.perf_counter() - begun)
+    state["step"] = steps
     rl_gppo.evaluate(engine, held_out, state, InProcess(), run)
     evals = runs.read_jsonl(Path(cfg.output_dir) / "eval.jsonl")
     if not args.tiny and evals[-1]["accuracy"] <= evals[0]["accuracy"]:
-        raise RuntimeError(f"accuracy did not rise in {steps} steps: {evals[0]['accuracy']:.3f} to {evals[-1]['accuracy']:.3f}")
-    differences = [m["rollout_logprob_diff"] for m in metrics if "rollout_logprob_diff" in m]
+        raise RuntimeError(f"accuracy did not rise in {steps} steps: {evals[0]['accuracy']:.3f} to "
+                           f"{evals[-1]['accuracy']:.3f}")
+    differences = [metrics["rollout_logprob_diff"] for metrics in trained]
     return {"steps": steps, "accuracy_before": evals[0]["accuracy"], "accuracy_after": evals[-1]["accuracy"],
-            "stderr": evals[-1]["stderr"], "step_s": sorted(m["step_s"] for m in metrics)[steps // 2],
+            "stderr": evals[-1]["stderr"], "step_s": sorted(seconds)[steps // 2],
             "logprob_diff": max(differences) if differences and not args.tiny else None}
 
 
@@ -196,12 +209,12 @@ def main() -> None:
         try:
             result[name] = part()
             print(f"  {json.dumps(result[name])}", flush=True)
-        except Exception as error:  # whatever one part runs into (memory, a missing kernel), the others still tell something
+        except Exception as error:  # memory, a missing kernel: the other parts still tell something
             traceback.print_exc()
             result["failed"].append(name)
             result[name] = {"error": " ".join(str(error).split())[:500]}
         Path(args.out).write_text(json.dumps(result, indent=1))  # after each part: nothing measured is lost
-        gc.collect()  # a run and its accelerator refer to each other; the next part's peak must not hold this one's model
+        gc.collect()  # a run and its accelerator refer to each other; its model is not of the next part's peak
         if args.device == "cuda":
             torch.cuda.empty_cache()
     print(f"\n{device} (prime-rl on one H100, 16K: 11,900 tokens/s, 12.5 GiB)\n\n"

@@ -1,7 +1,7 @@
 """Log-probabilities of response tokens, forward and backward: the chunked head of rl_gppo.py against TRL 1.16.
 
     pip install trl==1.16.0
-    python benchmarks/logprob_memory.py                     # 2 x 2,048 tokens, V = 151,936, D = 1,024 (Qwen3-0.6B), fp32
+    python benchmarks/logprob_memory.py                  # 2 x 2,048 tokens, V = 151,936, D = 1,024 (Qwen3-0.6B), fp32
     python benchmarks/logprob_memory.py --dtype bf16
     python benchmarks/logprob_memory.py --only chunks       # memory and time over logit_chunk
     python benchmarks/logprob_memory.py --only long         # 32,768 tokens
@@ -11,17 +11,17 @@ Three ways from hidden states and head to log-probabilities, and the gradient of
     ours        HeadLogprobs: logits of `logit_chunk` tokens at a time, in fp32, made again in backward
     selective   full logits from the head, then trl.trainer.utils.selective_log_softmax, or with entropy
                 selective_log_softmax_and_entropy (its TPO, SDPO, ORPO, CPO; GRPO too before 1.16)
-    fused       add_fused_lm_head, the head that TRL 1.16 gives GRPO and RLOO: tiles of 4,096 tokens x 32,768 words in the
-                precision of the input, made again in backward
+    fused       add_fused_lm_head, the head that TRL 1.16 gives GRPO and RLOO: tiles of 4,096 tokens x 32,768 words in
+                the precision of the input, made again in backward
 
 fp32 is the run without mixed precision, bf16 has hidden states and head in bf16 (what FSDP2 hands to the head); in bf16
-`ours` makes fp32 logits and the others bf16 ones. The last columns are the error against float64 logits of the same input.
+`ours` makes fp32 logits and the others bf16 ones. The last columns are the error against float64 logits of the same
+input.
 
-Each way lives in a process of its own and works when it is told to, in turn (A B C A B C ...), so that all meet the same
-noise. Peak memory is the growth of VmHWM over the resident memory once the input exists; the gradients are part of it.
-The first round warms up and is not counted. Prints medians; ends with exit code 1 if `ours` takes more than 0.2 of the memory
-or more than 1.0 of the time of `selective` with the default sizes.
-"""
+Each way lives in a process of its own and works when it is told to, in turn (A B C A B C ...), so that all meet the
+same noise. Peak memory is the growth of VmHWM over the resident memory once the input exists; the gradients are part of
+it. The first round warms up and is not counted. Prints medians; ends with exit code 1 if `ours` takes more than 0.2 of
+the memory or more than 1.0 of the time of `selective` with the default sizes. """
 
 import argparse
 import ctypes
@@ -54,7 +54,7 @@ def work(args) -> None:
     torch.manual_seed(0)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
     if args.way == "ours":
-        from rl_gppo import HeadLogprobs
+        from policy import HeadLogprobs
     else:
         from transformers import PretrainedConfig
         from trl.trainer.utils import add_fused_lm_head, selective_log_softmax, selective_log_softmax_and_entropy
@@ -120,8 +120,8 @@ class Worker:
         flags += ["--entropy"] if values["entropy"] else []
         # freed blocks of more than a megabyte go back to the system at once, so that resident is what is in use
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
-        self.process = subprocess.Popen([sys.executable, __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env=env)
+        self.process = subprocess.Popen([sys.executable, __file__, *flags], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, env=env)
         self.name, self.results = f"{way} {'with entropy' if values['entropy'] else ''}", []
         self.read("READY")
 
@@ -159,13 +159,15 @@ def compare(args, entropy: bool) -> tuple[float, float]:
         worker.stop()
     ours, base = workers[0], workers[1]
     print(f"\n{args.tokens:,} tokens, V = {args.vocab:,}, D = {args.hidden:,}, {args.dtype}, log-probabilities"
-          f"{' and entropy' if entropy else ''}, forward and backward, {args.threads} threads, logit_chunk {args.chunk}, "
+          f"{' and entropy' if entropy else ''}, forward and backward, {args.threads} threads, "
+          f"logit_chunk {args.chunk}, "
           f"median of {args.rounds} rounds\n")
     print("| | peak MB | of selective | s | of selective | max error | entropy |\n|---|---:|---:|---:|---:|---:|---:|")
     for w in workers:
         ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(w.results, base.results))
         wrong = f"{w.median('entropy_error'):.1e}" if entropy else ""
-        print(f"| {w.name.split()[0]} | {w.median('peak_mb'):,.0f} | {w.median('peak_mb') / base.median('peak_mb'):.3f} | "
+        peak = w.median("peak_mb")
+        print(f"| {w.name.split()[0]} | {peak:,.0f} | {peak / base.median('peak_mb'):.3f} | "
               f"{w.median('seconds'):.2f} | {ratio:.2f} | {w.median('error'):.1e} | {wrong} |")
     ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(ours.results, base.results))
     return ours.median("peak_mb") / base.median("peak_mb"), ratio
@@ -180,7 +182,8 @@ def chunks(args) -> None:
     worker.stop()
     slope = (rows[-1]["peak_mb"] - rows[0]["peak_mb"]) / max(sizes[-1] - sizes[0], 1)
     constant = rows[0]["peak_mb"] - slope * sizes[0]
-    print(f"\nlogit_chunk, {args.tokens:,} tokens, {args.dtype}, with entropy; a straight line through the first and last row:\n")
+    print(f"\nlogit_chunk, {args.tokens:,} tokens, {args.dtype}, with entropy; a straight line through the first and "
+          "last row:\n")
     print("| logit_chunk | peak MB | line | s |\n|---:|---:|---:|---:|")
     for chunk, row in zip(sizes, rows):
         print(f"| {chunk} | {row['peak_mb']:,.0f} | {constant + slope * chunk:,.0f} | {row['seconds']:.2f} |")
@@ -194,8 +197,9 @@ def long(args) -> None:
     row = worker.run(args.chunk)
     worker.stop()
     full = args.long_tokens * args.vocab * 4 / 1e9
-    print(f"\n{args.long_tokens:,} tokens, {args.dtype}, with entropy, logit_chunk {args.chunk}: {row['peak_mb'] / 1e3:.2f} GB "
-          f"above head and hidden states, {row['seconds']:.0f} s; full fp32 logits alone would be {full:.1f} GB", flush=True)
+    print(f"\n{args.long_tokens:,} tokens, {args.dtype}, with entropy, logit_chunk {args.chunk}: "
+          f"{row['peak_mb'] / 1e3:.2f} GB above head and hidden states, {row['seconds']:.0f} s; full fp32 logits alone "
+          f"would be {full:.1f} GB", flush=True)
 
 
 def main() -> None:
@@ -216,7 +220,8 @@ def main() -> None:
     if args.way:
         return work(args)
     if args.only in (None, "plain", "entropy") and importlib.util.find_spec("trl") is None:
-        sys.exit("logprob_memory.py: trl is not installed; pip install trl==1.16.0, or ask for --only chunks or --only long")
+        sys.exit("logprob_memory.py: trl is not installed; pip install trl==1.16.0, or ask for --only chunks or --only "
+                 "long")
     ratios = [compare(args, part == "entropy") for part in ("plain", "entropy") if args.only in (None, part)]
     if args.only in (None, "chunks"):
         chunks(args)

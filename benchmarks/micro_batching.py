@@ -2,9 +2,10 @@
 
     python benchmarks/micro_batching.py [--rounds 5]
 
-Lengths are log-normal between 16 and 2,048 tokens. Both ways run train_on on the same samples and may hold the same number of
-tokens at a time: the budget of 8,192 is 4 samples of full length. The fixed way takes 4 samples at a time as they come and pads
-them to the longest of the four (which is kinder than to 2,048). In turn, medians; the gradient norms must agree.
+Lengths are log-normal between 16 and 2,048 tokens. Both ways run update_policy on the same samples and may hold the
+same number of tokens at a time: the budget of 8,192 is 4 samples of full length. The fixed way takes 4 samples at a
+time as they come and pads them to the longest of the four (which is kinder than to 2,048). In turn, medians; the
+gradient norms must agree.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import rl_gppo  # noqa: E402  (the root is known only now)
+from policy import Policy  # noqa: E402
+from ranks import Run  # noqa: E402
 from rewards import Reward  # noqa: E402
 
 SHORTEST, LONGEST = 16, 2048
@@ -57,8 +60,9 @@ def main() -> None:
         num_key_value_heads=2, head_dim=64, max_position_embeddings=LONGEST, tie_word_embeddings=True))
     cfg = rl_gppo.Config(minibatch_prompts=args.samples, token_budget=4 * LONGEST, lr=0.0, weight_decay=0.0,
                          output_dir=tempfile.mkdtemp())
-    accelerator, policy = Accelerator(cpu=True), rl_gppo.Policy(model)
-    run = rl_gppo.Run(cfg, accelerator, policy, accelerator.prepare(torch.optim.AdamW(policy.parameters())), None, [1], 0, False)
+    accelerator, policy = Accelerator(cpu=True), Policy(model)
+    optimizer = accelerator.prepare(torch.optim.AdamW(policy.parameters()))
+    run = Run(cfg, accelerator, policy, optimizer, None, [1], 0)
     samples = samples_of(args.samples, 4096, args.median, args.sigma)
     lengths = [8 + len(s.response) for s in samples]
     plans = {"token budget": rl_gppo.plan_microbatches, "fixed size": fixed_size}

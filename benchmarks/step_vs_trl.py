@@ -1,13 +1,14 @@
-"""One RL step (rollout, reward, updates) of rl_gppo.py against TRL's GRPOTrainer: same model, prompts, batch, updates, fp32.
+"""One RL step (rollout, reward, updates) of rl_gppo.py against TRL's GRPOTrainer: same model, prompts, batch, fp32.
 
-    python benchmarks/step_vs_trl.py --model runs/toy_math_sft/sft/final --rollout hf --rounds 9   # pip install trl==1.16.0
+    python benchmarks/step_vs_trl.py --model runs/toy_math_sft/sft/final --rollout hf --rounds 9  # trl==1.16.0
     python benchmarks/step_vs_trl.py --model runs/smollm2_sft/final --train_file runs/svamp_train.jsonl \\
         --prompts 4 --minibatch 2 --max_prompt_tokens 160 --max_response_tokens 64 --rounds 5
 
-Each side lives in a process of its own and does a step when it is told to, in turn (A B A B ...), so that both meet the same
-noise; the other one waits. The learning rate is too small to move the weights: both sides draw responses of the same policy,
-so their lengths agree in distribution (the mean is printed). Ours does what a step of a run does, weight sync included.
-TRL generates with transformers, which is its own way on a CPU. Prints medians and the ratio round by round.
+Each side lives in a process of its own and does a step when it is told to, in turn (A B A B ...), so that both meet the
+same noise; the other one waits. The learning rate is too small to move the weights: both sides draw responses of the
+same policy, so their lengths agree in distribution (the mean is printed). Ours does what a step of a run does, weight
+sync included. TRL generates with transformers, which is its own way on a CPU. Prints medians and the ratio round by
+round.
 """
 
 import argparse
@@ -43,17 +44,22 @@ def ours(args) -> None:
 
     torch.set_num_threads(os.cpu_count())
     cfg = rl_gppo.Config(
-        model=args.model, train_file=args.train_file, eval_file="", output_dir=tempfile.mkdtemp(), lr=LR, weight_decay=0.0,
-        sft_coef=0.0, prompts_per_step=args.prompts, minibatch_prompts=args.minibatch, responses_per_prompt=args.responses,
+        model=args.model, train_file=args.train_file, eval_file="", output_dir=tempfile.mkdtemp(), lr=LR,
+        weight_decay=0.0, sft_coef=0.0, prompts_per_step=args.prompts, minibatch_prompts=args.minibatch,
+        responses_per_prompt=args.responses,
         rollout=args.rollout, max_prompt_tokens=args.max_prompt_tokens, max_response_tokens=args.max_response_tokens,
         zero_advantage_filter=False)
-    run, engine, train, _, state = rl_gppo.start(cfg)
+    run, engine, prompts, _, state, _ = rl_gppo.start(cfg)
     with rewards.RewardPool(os.cpu_count()) as pool:
         for step in range(1, 10**6):
             wait()
             begun = time.perf_counter()
-            metrics = rl_gppo.one_step(step, state, train, engine, pool, run)
-            report(seconds=time.perf_counter() - begun, tokens=metrics["tokens"], updates=metrics["updates"])
+            samples, state["cursor"] = rl_gppo.rollout(engine, prompts, state["cursor"], step, pool, run)
+            engine.sleep()
+            kept, _ = rl_gppo.compute_advantages(samples, run.cfg)
+            updates = rl_gppo.update_policy(kept, step, run)["updates"]
+            engine.sync(run.bare)
+            report(seconds=time.perf_counter() - begun, tokens=sum(len(s.response) for s in samples), updates=updates)
 
 
 def trl(args) -> None:
@@ -71,7 +77,8 @@ def trl(args) -> None:
     torch.set_num_threads(os.cpu_count())
     cfg = rl_gppo.Config(model=args.model, train_file=args.train_file, max_prompt_tokens=args.max_prompt_tokens)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    prompts = rl_gppo.load_prompts(args.train_file, "train", tokenizer, cfg)
+    prompts = rl_gppo.load_prompts(args.train_file, "train_file", tokenizer, cfg)
+    rl_gppo.fit_lengths(prompts, [], 2**31, cfg)  # leaves out the same ones
     updates, lengths = args.prompts // args.minibatch, []
 
     def reward(prompts, completions, ground_truth, data_source, completion_ids, **_):
@@ -89,13 +96,16 @@ def trl(args) -> None:
                 self.begun = time.perf_counter()
 
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, learning_rate=LR, weight_decay=0.0, beta=0.0, epsilon=0.2,
-        epsilon_high=0.28, loss_type="dapo",
-        per_device_train_batch_size=args.minibatch * args.responses, gradient_accumulation_steps=1, steps_per_generation=updates,
-        num_generations=args.responses, max_completion_length=args.max_response_tokens, temperature=1.0, num_iterations=1,
-        max_steps=10**6, save_strategy="no", report_to=[], disable_tqdm=True, logging_steps=10**6, gradient_checkpointing=False,
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, learning_rate=LR, weight_decay=0.0, beta=0.0,
+        epsilon=0.2, epsilon_high=0.28, loss_type="dapo",
+        per_device_train_batch_size=args.minibatch * args.responses, gradient_accumulation_steps=1,
+        steps_per_generation=updates, num_generations=args.responses, temperature=1.0,
+        max_completion_length=args.max_response_tokens,
+        num_iterations=1, max_steps=10**6, save_strategy="no", report_to=[], disable_tqdm=True, logging_steps=10**6,
+        gradient_checkpointing=False,
         model_init_kwargs={"dtype": torch.float32})
-    rows = Dataset.from_list([{"prompt": p.text, "ground_truth": p.ground_truth, "data_source": p.data_source} for p in prompts])
+    rows = Dataset.from_list([{"prompt": p.text, "ground_truth": p.ground_truth, "data_source": p.data_source}
+                              for p in prompts])
     # the step that fetches a batch has generated and trained on it: rollout and updates fall into one turn
     GRPOTrainer(model=args.model, reward_funcs=reward, args=config, train_dataset=rows, processing_class=tokenizer,
                 callbacks=[InTurn()]).train()

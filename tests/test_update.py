@@ -5,6 +5,7 @@ import math
 import random
 import re
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from policy import HeadLogprobs, Policy, plan_microbatches
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
 from ranks import Run
+from runs import read_config
 
 
 def tiny_model(tied: bool = True, seed: int = 0) -> Qwen3ForCausalLM:
@@ -226,6 +228,15 @@ def test_rollout_correction_caps_the_weight():
     assert capped["grad_norm"] == pytest.approx(0.5 * plain["grad_norm"], rel=1e-5)
 
 
+def test_grad_clip_of_zero_is_off():
+    """As 0 is for every other bound: the update of a bound that is never reached, not one without a gradient."""
+    cfg, samples = Config(lr=1e-3, minibatch_prompts=3, warmup_steps=0), make_samples()
+    (off, weights), (wide, same), (tight, other) = (whole_update(dataclasses.replace(cfg, grad_clip=clip), samples) for clip in (0.0, 1e9, 1e-9))
+    assert off == wide and off["grad_norm"] > 0 and off["updates_skipped"] == 0
+    assert all(torch.equal(same[name], weight) for name, weight in weights.items())
+    assert any(not torch.equal(other[name], weight) for name, weight in weights.items())  # the bound can act
+
+
 # ---------------------------------------------------------------------------------------------------------------- plans
 @pytest.mark.parametrize("packed", [False, True])
 def test_microbatch_plan(packed):
@@ -275,6 +286,18 @@ def test_plan_counts_what_the_model_has(parameters, tmp_path):
     keys_values = sum(2 * p.shape[0] for name, p in model.named_parameters() if name.endswith("k_proj.weight"))  # of a token, all layers
     cached = int(re.search(r"KV cache: ([\d,]+) tokens", text).group(1).replace(",", ""))
     assert cached == pytest.approx((0.6 * 400e9 - 2 * parameters - 2e9) / (2 * keys_values), rel=1e-4)
+
+
+def test_plan_of_the_published_run(tmp_path):
+    """Shapes that plan.py knows without the hub are those of the model; the recipe fits on 8 GPUs of 80 GB and not on one."""
+    SHAPES[8_190_735_360].save_pretrained(tmp_path)
+    recipe = ["--config", str(Path(__file__).parent.parent / "recipes" / "klear_math_8b.yaml")]
+    texts = {(model, gpus): plan.plan(read_config(plan.Config, [*recipe, "--model", model, "--gpus", gpus], ""))
+             for model in (str(tmp_path), "Qwen/Qwen3-8B-Base") for gpus in ("8", "1")}
+    for gpus, misfits in (("8", 0), ("1", 2)):
+        known, real = texts["Qwen/Qwen3-8B-Base", gpus], texts[str(tmp_path), gpus]
+        assert known.replace("Qwen/Qwen3-8B-Base", str(tmp_path)) == real and "8.19B parameters" in real
+        assert real.count("DOES NOT FIT") == misfits and real.count("  fits") == 2 - misfits
 
 
 def test_ranks_get_even_loads():
