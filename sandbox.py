@@ -42,7 +42,8 @@ import ctypes
 import errno
 import functools
 import gc
-import importlib
+import importlib.util
+import io
 import json
 import marshal
 import math
@@ -64,6 +65,7 @@ import time
 import traceback
 import types
 import warnings
+import weakref
 from typing import Any, NamedTuple
 
 MODULES = ("math cmath collections collections.abc heapq itertools bisect functools operator re string random copy decimal "
@@ -74,6 +76,7 @@ LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace"
 NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
+THREAD_STACK, MOST_STACK = 8 << 20, 256 << 20  # Python's own calls need none of it since 3.11, calls through C do
 SCRATCH_MB = 64
 HUGE, MADV_COLLAPSE = 2 << 20, 25
 STARVED = 10  # the wall limit of a program that computes on an overloaded machine is this many times that of one that sleeps
@@ -92,7 +95,7 @@ class RunResult(NamedTuple):
 
 
 class TestResult(NamedTuple):
-    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's."""
+    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Of long texts both ends are kept."""
 
     passed: bool
     status: str
@@ -110,6 +113,7 @@ class SandboxError(Exception):
 
 # ---------------------------------------------------------------------------------------------------- kernel interface
 libc = ctypes.CDLL(None, use_errno=True)
+fflush = libc.fflush
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 1024, 4096, 16384, 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
@@ -230,6 +234,11 @@ def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- the zygote's namespaces
+def package_folders() -> list[str]:
+    """Where installed packages lie; not the project folders that editable installs (.pth) add to sys.path."""
+    return [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and os.path.isdir(p)]
+
+
 def library_paths() -> list[str]:
     """What a private root holds: the interpreter, its library, installed packages, the system's shared libraries."""
     paths = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache", "/etc/alternatives"}
@@ -238,7 +247,7 @@ def library_paths() -> list[str]:
         link = os.path.join(os.path.dirname(link), os.readlink(link))
         paths.add(os.path.normpath(link))
     paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {p for p in (*sys.path, "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
+    paths |= {p for p in (*package_folders(), "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
     with open("/proc/self/maps") as f:
         paths |= {os.path.dirname(line.split(None, 5)[5].strip()) for line in f if ".so" in line}
     paths = {p.rstrip("/") for p in paths if p and p != "/"} | {os.path.realpath(p) for p in paths if p}
@@ -357,6 +366,8 @@ def zygote_main() -> None:
                 importlib.import_module(name)
     abi = landlock_abi()
     rules = [landlock_rule(path, READ, abi) for path in library_paths()]
+    places = [os.path.join(p, name) for p in package_folders() for name in sorted(os.listdir(p)) if name.isidentifier()]
+    places += [sysconfig.get_path("stdlib"), *package_folders()]
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # outlives the change of root; closed before any program runs
     try:
         layers = enter_namespaces(proc)
@@ -370,7 +381,8 @@ def zygote_main() -> None:
         os.waitpid(inner, 0)
         return
     os.environ.clear()
-    threading.stack_size(8 << 20)  # else threads take the size of the main thread's huge stack
+    threading.stack_size(THREAD_STACK)  # else threads take the size of the main thread's huge stack
+    threading.stack_size = _thread.stack_size = stack_size
     sys.set_int_max_str_digits(0)
     prelude()
     layers |= {"landlock"} if abi else set()
@@ -399,7 +411,9 @@ def zygote_main() -> None:
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) == PASS:
         layers |= {"no_new_privs", "seccomp", "capabilities_dropped", "rlimits", "parent_death_signal"}
-    control.send(json.dumps({"layers": sorted(layers), "landlock_abi": abi, "pid": os.getpid()}).encode())
+    hello = {"layers": sorted(layers), "landlock_abi": abi, "pytest": importlib.util.find_spec("pytest") is not None,
+             "unreadable": [p for p in places if not os.access(p, os.R_OK | os.X_OK)][-3:]}
+    control.send(json.dumps(hello).encode())
     gc.collect()
     gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
@@ -516,7 +530,8 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     if abi:
         install_landlock(abi, [*rules, *([landlock_rule(scratch, WRITE(abi), abi)] if scratch != "/" else [])])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
-              "NPROC": 64 + request["processes"], "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
+              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # the zygote's two count too; 64 threads
+              "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
         if number is not None:
@@ -530,9 +545,92 @@ def names_in(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*(names_in(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
+def stack_size(size: int = 0, real=_thread.stack_size) -> int:
+    """threading.stack_size; of what a program asks for (often 1 GiB, which would count as memory) at most MOST_STACK."""
+    return real(min(size, MOST_STACK)) if size else real()
+
+
+DEVICE = re.compile(r"/dev/std(in|out|err)|(?:/dev|/proc/self)/fd/(\d+)")
+SELF = re.compile(rb"__file__|argv|inspect|linecache")  # programs that read their own text
+
+
+def opened(real, path, *args, **kwargs) -> Any:
+    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here that could lead to them."""
+    if found := DEVICE.fullmatch(str(path)):
+        path = os.dup(int(found[2] or ("in", "out", "err").index(found[1])))
+        return path if real.__name__ == "open" and real.__module__ == "posix" else real(path, *args, **kwargs)
+    return real(path, *args, **kwargs)
+
+
+def main_module(request: dict, source: bytes) -> types.ModuleType:
+    """The module that the program becomes, as `python solution.py` would make it."""
+    module = types.ModuleType("solution" if request["mode"] == "serve" else "__main__")
+    module.__builtins__, module.__file__ = builtins, os.path.join(os.getcwd(), "solution.py")
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
+    if b"HOME" in source or b"expanduser" in source or b"home()" in source:
+        os.environ["HOME"] = os.getcwd()
+    if SELF.search(source):
+        with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
+            f.write(source)
+    if b"/dev/" in source or b"/proc/self/fd" in source:
+        builtins.open = io.open = functools.partial(opened, io.open)
+        os.open = functools.partial(opened, os.open)
+    return module
+
+
+def report(error: BaseException) -> int:
+    """Shows what ended a program as CPython shows it; returns the exit code."""
+    try:
+        if not isinstance(error, SystemExit):
+            sys.excepthook(type(error), error, error.__traceback__.tb_next)
+        elif error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+        else:
+            return error.code or 0
+    except SystemExit as other:
+        return report(other)
+    except BaseException:
+        traceback.print_exception(error, limit=8)
+    return 1
+
+
+def flushed(stream: Any) -> bool:
+    """Whether sys.stdout or sys.stderr could be flushed at the end; None or closed is no error."""
+    try:
+        if stream is not None and getattr(stream, "closed", False) is not True:
+            stream.flush()
+    except BaseException:
+        return False
+    return True
+
+
+def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None:
+    """Ends a program as CPython does (Py_FinalizeEx), in its order, but of all modules takes down only the program's own.
+
+    `main` holds the only reference to that module."""
+    for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
+        with contextlib.suppress(BaseException):
+            end()
+    good = [flushed(getattr(sys, name, None)) for name in ("stdout", "stderr")]
+    with contextlib.suppress(BaseException):
+        gc.collect()
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        sys.modules.pop("__main__", None)
+        module = weakref.ref(main.pop())  # with its globals go unflushed files, generators in a `finally`, every __del__
+        gc.collect()
+        names = vars(module()) if module() else {}  # something outside still refers to it
+        for name in sorted(names, key=lambda name: name[:1] != "_" or name[1:2] == "_"):
+            if name != "__builtins__":
+                names[name] = None
+    flushed(sys.__stdout__)
+    flushed(sys.__stderr__)
+    fflush(None)  # what C code printed
+    leave_now(status & 255 if all(good) else 120)
+
+
 def child(request: dict, fds: list[int], ready: int, *machine) -> None:
     """One test: `fds` are stdin, stdout, stderr, code, compiled code and, for calls, the channel. Does not return."""
-    status = 1
+    status, main = 1, [types.ModuleType("__main__")]
     try:
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
@@ -551,34 +649,20 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
         sys.argv = ["solution.py"]
         sys.path.insert(0, os.getcwd())
         atexit._clear()
-        module = types.ModuleType("solution" if mode == "serve" else "__main__")
-        sys.modules["__main__"] = sys.modules[module.__name__] = module
+        main[0] = main_module(request, source)
         if mode == "verify":
             os._exit(verify(json.loads(source), Peer(3, None)))
         program, wanted = marshal.loads(compiled)
         if request["prelude"]:  # only the names in use: to touch an object is to copy its page
-            module.__dict__.update((name, prelude()[name]) for name in wanted)
+            vars(main[0]).update((name, prelude()[name]) for name in wanted)
             sys.setrecursionlimit(50_000)
-        exec(program, module.__dict__)
+        exec(program, vars(main[0]))
         if mode == "serve":
-            Peer(3, module.__dict__).serve()
+            Peer(3, vars(main[0])).serve()
         status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
     except BaseException as error:
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next, limit=8)
-    with contextlib.suppress(BaseException):  # what an interpreter does at its end
-        if _thread._count():
-            threading._shutdown()
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:
-            status = status or 1
-    os._exit(status & 255)
+        status = report(error)
+    leave(status, main)
 
 
 # ---------------------------------------------------------------------------------------------------- function and assert tests
@@ -1003,7 +1087,8 @@ class Zygote:
         command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote", *["--numpy"] * numpy]
         if outer == "firejail":
             command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown", *command]
-        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}  # one hash seed, so that a verdict can be repeated
+        # one hash seed, so that a verdict can be repeated; one malloc arena, since each takes 64 MB of address space
+        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
         environment |= {f"{k}_NUM_THREADS": "1" for k in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         self.outer, self.lock, self.number, self.pytest = outer, threading.Lock(), 0, False
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -1028,7 +1113,7 @@ class Zygote:
             raise SandboxError("sandbox: the zygote did not start: " + " ".join(text.split()))
         os.close(me)
         os.close(log)
-        self.layers, self.landlock_abi = set(hello["layers"]), hello["landlock_abi"]
+        self.layers, self.hello = set(hello["layers"]), hello
 
     def execute(self, jobs: list[tuple[dict, list[int]]], channel: tuple, backstop_s: float) -> list[dict]:
         """Runs one program, or a program's child and its verifier (the last job, whose end ends the others); replies in order.
@@ -1041,7 +1126,7 @@ class Zygote:
                 self.number += 1
             for end in channel:
                 end.close()
-            self.control.settimeout(backstop_s)
+            self.control.settimeout(min(backstop_s, 1e6))
             replies: dict[int, dict] = {}
             while len(replies) < len(jobs):
                 data = self.control.recv(65536)
@@ -1118,11 +1203,14 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
 
 
 def capabilities(outer: str = "") -> dict[str, Any]:
-    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all)."""
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all).
+
+    `pytest`: whether {"pytest"} tests can run. `unreadable`: installed packages that programs cannot read, so not import."""
     zygote = zygote_for(outer)
     layers = {layer: layer in zygote.layers for layer in LAYERS}
     installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
-    return layers | {"landlock_abi": zygote.landlock_abi, "firejail": installed, "outer": outer, "full": all(layers.values())}
+    return layers | {"landlock_abi": zygote.hello["landlock_abi"], "firejail": installed, "outer": outer,
+                     "full": all(layers.values()), "pytest": zygote.hello["pytest"], "unreadable": zygote.hello["unreadable"]}
 
 
 def memory_file(data: bytes = b"") -> int:
@@ -1139,7 +1227,7 @@ class Program:
     def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
                  prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
-        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20,
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
                        "dev_stdin": "/dev/stdin" in code, "scratch": ""}
 
@@ -1178,7 +1266,7 @@ class Program:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
                             zygote.pytest = bool(zygote.control.send(b'{"import": "pytest"}'))
                         replies = zygote.execute(jobs, channel, STARVED * self.limits["wall_s"] + 60)
-                    except SandboxError:
+                    except BaseException:  # the zygote may be at work still: whoever comes next must not get its replies
                         zygote.process.kill()
                         zygote.close()
                         with LOCK:
@@ -1194,7 +1282,7 @@ class Program:
                 status = "timeout"
             elif full:
                 status = "output_limit"
-            elif "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
+            elif reply["code"] and "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
                 status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
             elif reply["code"] != 0:
                 status = "error"
@@ -1211,7 +1299,8 @@ def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: 
 
     `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
     computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork (each process has the limits for itself). Raises
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork, and so many processes and threads there may be
+    at a time (each process has the limits for itself). Raises
     ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
@@ -1254,8 +1343,16 @@ def joined(text: Any) -> str:
     return "\n".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
-def as_cases(tests: dict) -> list[dict]:
-    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else."""
+def shown(text: str, most: int = 8000) -> str:
+    return text if len(text) <= most else f"{text[:most // 2]}\n... {len(text) - most} characters ...\n{text[-most // 2:]}"
+
+
+def as_cases(tests: dict | list[dict]) -> list[dict]:
+    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else.
+
+    A list is taken for what this function gave: so the tests of a problem are parsed once, not for each program."""
+    if isinstance(tests, list):
+        return tests
     if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
         raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
     if "inputs" in tests:
@@ -1263,6 +1360,8 @@ def as_cases(tests: dict) -> list[dict]:
         if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
             raise ValueError("sandbox: inputs and outputs must be lists of the same length, not empty")
         if not tests.get("fn_name"):
+            if None in inputs or None in outputs:
+                raise ValueError("sandbox: an input or output is null")
             return [{"kind": "stdin", "input": joined(i), "output": joined(o)} for i, o in zip(inputs, outputs)]
         cases = []
         for args, expected in zip(inputs, outputs):
@@ -1297,7 +1396,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
     `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
     see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined. Raises ValueError for tests in no published format."""
+    LeetCode's names are defined (not for stdin programs, save with `compare` "livecodebench"). Raises ValueError for tests in no
+    published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -1305,6 +1405,10 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
         chosen = random.Random(json.dumps(tests, sort_keys=True)).sample(range(len(cases)), max_tests)
         cases = [cases[i] for i in sorted(chosen)]
     results: list[TestResult] = []
+    if any(case["kind"] == "pytest" for case in cases) and not capabilities(outer)["pytest"]:
+        raise ValueError("sandbox: the tests need pytest, which is not installed; pip install pytest")
+    if cases[0]["kind"] == "stdin" and compare != "livecodebench":  # which defines them for its stdin programs too
+        prelude = False
     with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1, prelude=prelude,
                  outer=outer, require=require) as program:
         for case in cases:
@@ -1321,7 +1425,7 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
-            results.append(TestResult(passed, status, result.stdout, result.stderr, result.wall_s, result.cpu_s))
+            results.append(TestResult(passed, status, shown(result.stdout), shown(result.stderr), result.wall_s, result.cpu_s))
     return results
 
 
