@@ -569,14 +569,19 @@ def stack_size(size: int = 0, real=_thread.stack_size) -> int:
 
 
 DEVICE = re.compile(r"/dev/std(in|out|err)|(?:/dev|/proc/self)/fd/(\d+)")
-SELF = re.compile(rb"__file__|argv|inspect|linecache")  # programs that read their own text
+SELF = re.compile(rb"__file__|argv|inspect|linecache|traceback")  # programs that read their own text
 
 
 def opened(real, path, *args, **kwargs) -> Any:
     """`open` and `os.open` of a program that names its own descriptors: there is no /proc here that could lead to them."""
     if found := DEVICE.fullmatch(str(path)):
-        path = os.dup(int(found[2] or ("in", "out", "err").index(found[1])))
-        return path if real.__name__ == "open" and real.__module__ == "posix" else real(path, *args, **kwargs)
+        number = int(found[2] or ("in", "out", "err").index(found[1]))
+        if number == 0 and os.path.exists("/box/stdin"):  # a copy, from the start
+            path = "/box/stdin"
+        elif real.__module__ == "posix":
+            return os.dup(number)
+        else:
+            path = os.dup(number)
     return real(path, *args, **kwargs)
 
 
@@ -585,8 +590,8 @@ def main_module(request: dict, source: bytes) -> types.ModuleType:
     module = types.ModuleType("solution" if request["mode"] == "serve" else "__main__")
     module.__builtins__, module.__file__ = builtins, os.path.join(os.getcwd(), "solution.py")
     sys.modules["__main__"] = sys.modules[module.__name__] = module
-    if b"HOME" in source or b"expanduser" in source or b"home()" in source:
-        os.environ["HOME"] = os.getcwd()
+    wanted = {"HOME": (os.getcwd(), rb"HOME|expanduser|home\(\)"), "PATH": ("/usr/bin:/bin", b"PATH")}
+    os.environ |= {name: value for name, (value, mention) in wanted.items() if re.search(mention, source)}
     if SELF.search(source):
         with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
             f.write(source)
@@ -600,7 +605,8 @@ def report(error: BaseException) -> int:
     """Shows what ended a program as CPython shows it; returns the exit code."""
     try:
         if not isinstance(error, SystemExit):
-            sys.excepthook(type(error), error, error.__traceback__.tb_next)
+            error.__traceback__ = error.__traceback__.tb_next  # without `child`
+            sys.excepthook(type(error), error, error.__traceback__)
         elif error.code is not None and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
         else:
@@ -634,11 +640,11 @@ def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None
         gc.collect()
         sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
         sys.modules.pop("__main__", None)
-        module = weakref.ref(main.pop())  # with its globals go unflushed files, generators in a `finally`, every __del__
+        mark = weakref.ref(vars(main[0]).setdefault("", set()))
+        main.clear()  # with its globals go unflushed files, generators in a `finally`, every __del__
         gc.collect()
-        names = vars(module()) if module() else {}  # something outside still refers to it
-        for name in sorted(names, key=lambda name: name[:1] != "_" or name[1:2] == "_"):
-            if name != "__builtins__":
+        for names in gc.get_referrers(mark()) if mark() else ():  # something outside still refers to them
+            for name in sorted(n for n in names if n != "__builtins__"):
                 names[name] = None
     flushed(sys.__stdout__)
     flushed(sys.__stderr__)
@@ -671,6 +677,9 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
             sys.path.insert(0, os.getcwd())
         atexit._clear()
         main[0] = main_module(request, source)
+        if mode == "script":  # the one that came from the zygote does not know that this is a file
+            sys.stdin = sys.__stdin__ = open(0, errors="surrogateescape", newline="\n", closefd=False)
+            sys.stdin.buffer.raw.name = "<stdin>"
         if mode == "verify":
             os._exit(verify(json.loads(source), Peer(3, None, 4)))
         program, wanted = marshal.loads(compiled)
@@ -2081,7 +2090,7 @@ class Program:
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
         self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
-                       "dev_stdin": "/dev/stdin" in code, "scratch": ""}
+                       "dev_stdin": "/dev/" in code or "/proc/self/fd" in code, "scratch": ""}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]

@@ -34,7 +34,7 @@ PROGRAMS = {
     "__del__ of a function's default": DEL + "def f(x=A(1)): pass\nprint('end')",
     "__del__ of a class attribute": DEL + "class B: a = A(1)\nprint('end')",
     "__del__ of a module that outlives": DEL + "import math\na = A(1)\nmath.keep = lambda: a\nprint('end')",
-    "__del__ sees None": "class A:\n    def __del__(self): print(helper)\ndef helper(): pass\nimport math\nmath.keep = lambda: helper\n_a = A()\nprint('end')",
+    "__del__ sees None": "class A:\n    def __del__(self): print(helper is None)\ndef helper(): pass\nimport math\nmath.keep = lambda: helper\n_a = A()\nprint('end')",
     "__del__ after an exception": DEL + "a = A(1)\nraise ValueError",
     "__del__ after sys.exit": DEL + "import sys\na = A(1)\nsys.exit()",
     "__del__ prints to a replaced stdout": DEL + "import io, sys\na = A(1)\nsys.stdout = io.StringIO()",
