@@ -42,6 +42,7 @@ import ctypes
 import errno
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -461,6 +462,8 @@ def zygote_main() -> None:
         if request.get("import"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(request["import"])
+                for plugin in importlib.metadata.entry_points(group="pytest11"):  # half a second a test, if each loaded them
+                    importlib.import_module(plugin.module)
         elif "kill" in request:
             for fd, job in list(jobs.items()):
                 if job.id == request["kill"]:
@@ -893,7 +896,7 @@ def content_kinds() -> dict[type, tuple]:
     """{builtin type: (values of x, a new x from its class and values, fill x)}: what is held on both sides and kept equal."""
     import collections as c
 
-    def immutable(base: type, values=lambda x: [x]) -> tuple:
+    def immutable(base: type, values) -> tuple:
         return values, lambda cls, v: base.__new__(cls, v if base in (tuple, frozenset) else v[0]), None
 
     def mapping(base: type) -> tuple:
@@ -947,8 +950,9 @@ def content_kinds() -> dict[type, tuple]:
         x[...] = new_array(v)
 
     fill_dict = mapping(dict)[2]
-    kinds = {base: immutable(base) for base in (int, float, complex)} | {
-        str: immutable(str), bytes: (lambda x: [bytes.decode(x, "latin-1")], lambda cls, v: bytes.__new__(cls, v[0].encode("latin-1")), None),
+    kinds = {base: immutable(base, lambda x, exact=exact: [exact(x)]) for base, exact in (
+        (int, int.__int__), (float, float.__float__), (complex, complex.__complex__), (str, str.__str__))} | {
+        bytes: (lambda x: [bytes.decode(x, "latin-1")], lambda cls, v: bytes.__new__(cls, v[0].encode("latin-1")), None),
         tuple: immutable(tuple, lambda x: list(tuple.__iter__(x))), frozenset: immutable(frozenset, lambda x: list(frozenset.__iter__(x))),
         list: (lambda x: list(list.__iter__(x)), lambda cls, v: list.__new__(cls), lambda x, v: list.__setitem__(x, slice(None), v)),
         bytearray: (lambda x: [x.decode("latin-1")], lambda cls, v: bytearray.__new__(cls), lambda x, v: bytearray.__setitem__(x, slice(None), v[0].encode("latin-1"))),
@@ -1151,8 +1155,6 @@ class Peer:
 
     # -- the wire
     def send(self, kind: str, operation: str, args: tuple, kwargs: dict, trace: str = "") -> None:
-        if self.depth == 1:
-            self.prune()
         message = {"kind": kind, "op": operation, "args": [self.pack(a) for a in args], "kw": {k: self.pack(v) for k, v in kwargs.items()}}
         if self.depth < 2 or sum(map(len, self.snapshots.values())) < 2000:  # a key function is called 100,000 times
             message["set"] = changed = []
@@ -1164,6 +1166,8 @@ class Peer:
                     changed.append([number, [self.pack(v) for v in new]])
         if self.flags:
             message["more"] = self.surroundings()
+        if self.depth == 1:
+            self.prune()
         message["new"] = new = []
         for number in self.queue:  # grows while it is walked
             new.append(self.describe(number))
@@ -1184,8 +1188,6 @@ class Peer:
         if not line.endswith(b"\n"):
             raise EOFError("the program ended before it answered")
         message = json.loads(line)
-        for number in message["drop"]:
-            self.forget(number)
         for description in message["new"]:
             if description[0] in self.objects or description[0] % 2 == self.parity:
                 raise PermissionError("number of another object")
@@ -1199,6 +1201,8 @@ class Peer:
             read, _, fill = self.kinds[self.base(x)]
             fill(x, [self.unpack(v) for v in values])
             self.snapshots[number] = read(x)
+        for number in message["drop"]:
+            self.forget(number)
         if message.get("more"):
             self.surround(message["more"])
         return message
@@ -1381,9 +1385,10 @@ class Peer:
         """Objects that only these tables still hold. The owner of one that stays where it is leaves that to the other side."""
         if self.flags.get("threads"):
             return
-        for number in list(self.objects):
+        for number in self.objects.keys() - set(self.queue):
             x = self.objects[number]
-            if (number in self.snapshots or number % 2 != self.parity) and not isinstance(x, type) and sys.getrefcount(x) <= 3:
+            copied = type(x) in self.kinds and type(x) is not types.FunctionType
+            if (copied or number % 2 != self.parity) and not isinstance(x, type) and sys.getrefcount(x) <= 3:
                 self.drops.append(number)
                 self.forget(number)
 
