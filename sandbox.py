@@ -643,7 +643,7 @@ def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None
         gc.collect()
         sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
         sys.modules.pop("__main__", None)
-        mark = weakref.ref(vars(main[0]).setdefault("", set()))
+        mark = weakref.ref(vars(main[0]).setdefault("", {0}))
         main.clear()  # with its globals go unflushed files, generators in a `finally`, every __del__
         gc.collect()
         for names in gc.get_referrers(mark()) if mark() else ():  # something outside still refers to them

@@ -210,7 +210,7 @@ class Unloadable:
     """Can be pickled, and not loaded."""
 
     def __reduce__(self):
-        return getattr, (os, "no such name")
+        return getattr, ("text", "no such name")
 
 
 class Unpicklable:
@@ -558,18 +558,18 @@ def test_fenced_blocks_in_time():
     assert time.process_time() - start < 20  # seconds for all; quadratic work would take minutes
 
 
-SOLUTION, USAGE = "```python\ndef add(a, b):\n    return a + b\n```\n", "For example:\n```python\nprint(add(1, 2))\nresult = add(3, 4)\n```\n"
+SOLUTION, USAGE = "```python\ndef plus(a, b):\n    return a + b\n```\n", "For example:\n```python\nprint(plus(1, 2))\nresult = plus(3, 4)\n```\n"
 
 
 @pytest.mark.parametrize("truth", [
-    {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}, {"functional": "assert add(1, 2) == 3"}, {"functional": ["result = add(1, 2)\nassert result == 3"]},
-    {"functional": "def check(candidate):\n    assert candidate(1, 2) == 3\ncheck(add)"}, {"pytest": "from solution import add\ndef test_add(): assert add(1, 2) == 3"},
-    {"pytest": "from solution import *\ndef test_add(): assert add(1, 2) == 3"}, {"pytest": "import solution\ndef test_add(): assert solution.add(1, 2) == 3"}])
+    {"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}, {"functional": "assert plus(1, 2) == 3"}, {"functional": ["result = plus(1, 2)\nassert result == 3"]},
+    {"functional": "def check(candidate):\n    assert candidate(1, 2) == 3\ncheck(plus)"}, {"pytest": "from solution import plus\ndef test_plus(): assert plus(1, 2) == 3"},
+    {"pytest": "from solution import *\ndef test_plus(): assert plus(1, 2) == 3"}, {"pytest": "import solution\ndef test_plus(): assert solution.plus(1, 2) == 3"}])
 def test_usage_example_does_not_replace_the_solution(truth, no_zygote_left):
-    test = "```python\ndef test_add():\n    assert add(1, 2) == 3\n```\n"
-    for response in (SOLUTION + USAGE, SOLUTION + test, SOLUTION.replace("+", "-") + SOLUTION + USAGE, SOLUTION + "```\nprint(add(1, 2))\n```"):
+    test = "```python\ndef test_plus():\n    assert plus(1, 2) == 3\n```\n"
+    for response in (SOLUTION + USAGE, SOLUTION + test, SOLUTION.replace("+", "-") + SOLUTION + USAGE, SOLUTION + "```\nprint(plus(1, 2))\n```"):
         job = rewards.code_answer(response, json.dumps(truth), rewards.Options())
-        assert job.args[0].strip() == "def add(a, b):\n    return a + b", response
+        assert job.args[0].strip() == "def plus(a, b):\n    return a + b", response
     assert score("coder1", SOLUTION + USAGE, truth).correct
     assert score("coder1", SOLUTION + SOLUTION.replace("+", "-"), truth).status == "wrong"  # the last one that defines it
 
@@ -600,9 +600,9 @@ def test_tests_are_parsed_once_a_problem(monkeypatch):
 
 def test_guard_against_the_sandbox_counts_tests():
     """As long as the sandbox may need, on a loaded machine too, and no longer: once it counted the letters of a test."""
-    text = "assert add(1, 2) == 3\n" * 200
+    text = "assert plus(1, 2) == 3\n" * 200
     guards = [rewards.code_answer(SOLUTION, truth, rewards.Options()).timeout_s for truth in (
-        {"functional": text}, {"functional": [text]}, {"pytest": "from solution import add\ndef test(): assert add(1, 2)"}, {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"})]
+        {"functional": text}, {"functional": [text]}, {"pytest": "from solution import plus\ndef test(): assert plus(1, 2)"}, {"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"})]
     assert len(set(guards)) == 1 and sandbox.STARVED * 17 < guards[0] < 1000
     assert rewards.code_answer(SOLUTION, {"functional": [text] * 16}, rewards.Options()).timeout_s > 10 * guards[0]
 
