@@ -16,6 +16,7 @@ import re
 import struct
 import symtable
 import sys
+import threading
 import time
 import traceback
 import types
@@ -339,11 +340,31 @@ def hidden(name: str) -> bool:
     return name.startswith("__") and name.endswith("__") and name not in OPEN_DUNDERS or name == "_as_parameter_"
 
 
+class Space(dict):
+    """`__dict__` of the program's module or of one of its classes, for mock.patch and monkeypatch."""
+
+    def __init__(self, owner, local=()):
+        super().__init__(local)
+        self.owner = owner
+
+    def get(self, name, default=None):
+        if dict.__contains__(self, name):
+            return dict.__getitem__(self, name)
+        found, value = PEER.request("own", self.owner, name)
+        return value if found else default
+
+    def __missing__(self, name):
+        found, value = PEER.request("own", self.owner, name)
+        if found:
+            return value
+        raise KeyError(name)
+
+
 class FarMeta(type):
     """The type of stand-ins for the other side's classes. A class statement of the test over one makes its twin in the program."""
 
     def mro(cls):
-        own, more = super().mro(), cls.__dict__.get("_far_bases", ())
+        own, more = super().mro(), type.__dict__["__dict__"].__get__(cls).get("_far_bases", ())
         cut = own.index(Far) + 1 if more else 1
         return [cls, *(c for c in more if type(c) is FarMeta), *own[1:cut], *(c for c in more if type(c) is not FarMeta and c not in own), *own[cut:]]
 
@@ -366,18 +387,19 @@ class FarMeta(type):
 
     def __setattr__(cls, name, value):
         PEER.request("setattr", cls, name, value)
-        if name in cls.__dict__:
+        if name in type.__dict__["__dict__"].__get__(cls):
             type.__setattr__(cls, name, value)
 
     def __delattr__(cls, name):
         PEER.request("delattr", cls, name)
 
     def __instancecheck__(cls, x):
-        return type.__instancecheck__(cls, x) or bool(cls.__dict__.get("_far_checks") and PEER.request("isinstance", x, cls))
+        return type.__instancecheck__(cls, x) or bool(getattr(cls, "_far_checks", False) and PEER.request("isinstance", x, cls))
 
     def __contains__(cls, x):
         return any(x is v or x == v for v in cls)
 
+    __dict__ = property(lambda cls: Space(cls, type.__dict__["__dict__"].__get__(cls)))
     __bool__ = lambda cls: True
     __iter__ = lambda cls: iter(PEER.request("list", cls))
     __len__ = lambda cls: PEER.request("len", cls)
@@ -463,6 +485,7 @@ class Peer:
                   "task": awaited, "pump": pump, "result": lambda task, stops=False: task.result(), "cancel": lambda task: task.cancel()}
     # What the verifier may ask of the program besides:
     FREE = {"getitem": operator.getitem, "isinstance": isinstance, "list": list, "len": len, "dir": dir, "vars": vars,
+            "own": lambda x, name: (name in vars(x), vars(x).get(name)),
             "copy": lambda x: importlib.import_module("copy").copy(x), "deepcopy": lambda x: importlib.import_module("copy").deepcopy(x)}
     LINE = 64 << 20
 
@@ -482,6 +505,8 @@ class Peer:
         self.kinds, self.names = content_kinds(), {}
         self.names = {k.__name__: k for k in self.kinds}
         self.depth, self.used, self.trust, self.loop, self.flags, self.waited = 0, 0, False, None, {}, 0.0
+        self.notes: list[list] = []  # warnings and log records of the program
+        self.lock = threading.RLock()
         self.failed, self.swallowed, self.raised = "", None, {}  # last error of the program; a failed assert that it could swallow
         self.known: dict[str, Any] = {"offsets": [0, 0]}  # of environment, folder, random state, patches, output: as last sent
 
@@ -540,6 +565,10 @@ class Peer:
         return message
 
     def request(self, operation: str, *args, **kwargs) -> Any:
+        with self.lock:  # threads of either side take turns
+            return self.ask(operation, args, kwargs)
+
+    def ask(self, operation: str, args: tuple, kwargs: dict) -> Any:
         self.depth += 1
         try:
             self.used += operation in ("call", "special", "getitem", "task") and self.module is None
@@ -552,14 +581,14 @@ class Peer:
         if message["kind"] == "return":
             return result
         if self.module is None:
-            self.failed = message["trace"]
+            self.failed = message["trace"] if operation != "getattr" else self.failed
             self.raised[id(result)] = result
             result = self.ended(result, operation, args, kwargs)
         raise result
 
     def ended(self, error: BaseException, operation: str, args: tuple, kwargs: dict) -> BaseException:
         """The error; but one that would only end a loop of the test early (as PEP 479 has it) is a RuntimeError."""
-        stop, frame, names, allowed = isinstance(error, (StopIteration, StopAsyncIteration)), sys._getframe(2), set(), False
+        stop, frame, names, allowed = isinstance(error, (StopIteration, StopAsyncIteration)), sys._getframe(3), set(), False
         if not stop and not isinstance(error, IndexError) or operation == "special" and args[0] in ("__next__", "__anext__") or kwargs.get("stops"):
             return error
         while frame:
@@ -625,6 +654,15 @@ class Peer:
         self.flags = flags
         self.known["environ"], self.known["cwd"] = dict(os.environ), os.getcwd()
         self.nodes = flags.get("nodes", True)
+        if flags.get("notes"):
+            import logging
+            import warnings
+
+            handler = logging.Handler()
+            handler.emit = lambda record: self.notes.append([record.name, record.levelno, record.getMessage()])
+            logging.basicConfig(level=1, handlers=[handler])
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_: self.notes.append([message])
 
     def do_name(self, name: str) -> Any:
         return getattr(sys.modules.get("solution", self.module), name)
@@ -928,6 +966,8 @@ class Peer:
                 texts.append(data.decode("utf-8", "replace"))
             if any(texts):
                 more["out"] = texts
+        if self.notes:
+            more["notes"], self.notes = [[self.pack(v) for v in note] for note in self.notes], []
         if self.flags["environ"] and (now := self.environment()) != known["environ"]:
             more["environ"] = known["environ"] = now
         if self.flags["cwd"] and os.getcwd() != known["cwd"]:
@@ -948,6 +988,12 @@ class Peer:
         for stream, text in zip((sys.stdout, sys.stderr), more.get("out", ()) if self.module is None else ()):
             if text:
                 stream.write(text)
+        for note in more.get("notes", ()) if self.module is None else ():
+            name, *rest = map(self.unpack, note)
+            if rest:
+                importlib.import_module("logging").getLogger(name).log(*rest)
+            elif isinstance(name, Warning):
+                importlib.import_module("warnings").warn(name, stacklevel=2)
         if "environ" in more:
             new = {str(k): str(v) for k, v in more["environ"].items() if not str(k).startswith(("PY", "HYPOTHESIS"))}
             for key in self.environment().keys() - new.keys():
@@ -988,7 +1034,7 @@ VALUES = {name: lambda x: x.__reduce_ex__(2)[1] for name in "Fraction Decimal da
 VALUES |= {"range": lambda x: (x.start, x.stop, x.step), "complex": lambda x: (x.real, x.imag), "UUID": lambda x: (str(x),),
            "timezone": lambda x: x.__getinitargs__(), "memoryview": lambda x: (bytes(x),)}
 VALUES["slice"] = VALUES["range"]
-TYPES = {v: k for k, v in vars(types).items() if isinstance(v, type)}
+TYPES = {v: k for k, v in vars(types).items() if isinstance(v, type) and k != "CoroutineType"}
 VIEWS = ("dict_keys", "dict_values", "dict_items")
 
 
@@ -1102,6 +1148,7 @@ class Solution(types.ModuleType):
     __setattr__ = lambda self, name, value: PEER.request("setattr", PEER.request("module"), name, value)
     __delattr__ = lambda self, name: PEER.request("delattr", PEER.request("module"), name)
     __dir__ = lambda self: PEER.request("dir", PEER.request("module"))
+    __dict__ = property(lambda self: Space(PEER.request("module")))
 
 
 def program_name(name: str) -> Any:
@@ -1240,9 +1287,10 @@ def verify_code(test: dict, peer: Peer) -> int:
     peer.surroundings()
     solution = sys.modules["solution"] = Solution("solution")
     if "*" in named:
-        theirs = set(PEER.request("dir", PEER.request("module")))
-        helpers = {n: prelude()[n] for n in free_names(code) - owned if n in prelude()}
-        vars(solution).update(helpers, __all__=[*helpers, *(n for n in owned if n in theirs and not n.startswith("_"))])
+        theirs = set(dir(solution))
+        listed = program_name("__all__") if "__all__" in theirs else [n for n in theirs if not n.startswith("_")]
+        helpers = {n: prelude()[n] for n in free_names(code) - owned if n in prelude() and n in listed}
+        types.ModuleType.__dict__["__dict__"].__get__(solution).update(helpers, __all__=[*helpers, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
     if pytest:
         passed = verify_pytest(code, path, folder)
