@@ -17,15 +17,14 @@ Why the program cannot forge a verdict.
 - stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote
   unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected
   outputs stay with the caller, which compares after the program is dead.
-- Function and assert tests run in TWO children that share one socket. The verifier holds the test code and the expected values;
-  the program's child serves calls only: it gets arguments and answers with plain data (`pack`). Whatever a program does to its
-  side (patched builtins, an `__eq__` that is always true, sys.exit, os._exit, writes to the socket, frame walks, gc searches,
-  ctypes) changes only what it claims to have returned, and the claim is compared in the verifier, on plain values of builtin
-  types. An object that is not plain data is a `Proxy` there, and a Proxy equals nothing. Only the verifier's exit code decides,
-  and only after the whole test ran. Names that the test takes from builtins, from its own imports or from the helpers are never
-  looked up in the program. Limits of the split: a test sees copies (arguments changed in place are copied back), cannot compare
-  instances of the program's own classes by their own `__eq__`, and cannot capture what the program prints (capsys, patched
-  input).
+- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the test and
+  its expected values; the program's child serves calls. Whatever a program does to its side (patched builtins, sys.exit, os._exit,
+  writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to have returned, and the verifier's exit code
+  decides alone, after the whole test ran. The other design, test and program in one process, would give CPython's verdict for every
+  test and nothing against a program that looks for the expected value or patches `assert`; so the split stayed, and was made
+  identity-preserving instead: sandbox_judge.py says how, what is trusted, and what a forger could gain.
+- A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks that never
+  return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
 
 Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError
 instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.

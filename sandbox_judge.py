@@ -1,4 +1,31 @@
-"""Judges a function, class or pytest test of sandbox.py: the verifier's half and the program's half of one channel."""
+"""Judges function, class and pytest tests: the verifier's half and the program's half of one channel (`Peer`), used by sandbox.py.
+
+Two processes, one set of objects. Immutable plain data travels by value. Every other object has a number and is one object on
+either side: builtin mutable containers (list, dict, set, deque, Counter, ndarray, ...) are held on both sides and what has changed
+goes along with the next message; all other objects stay where they were made, the other side holds one stand-in (`Far`) for one
+object, of a stand-in class with the same name, bases and methods, and each use of it is a call. So a test sees identity, aliases,
+changes in place, `isinstance`, `with`, operators, exceptions with their types, callbacks, subclasses, awaitables. A subclass of a
+builtin is a real instance of that builtin with the same contents. What a test prints, warns, logs, patches (`builtins.input`,
+`solution.x`), seeds, sets in the environment and writes into files (the scratch folder is one) is there on both sides.
+
+Whose name it is. A name imported from `solution`, or read as `solution.x`, is the program's, always. Of the other names those are
+the program's that the test neither binds nor finds in builtins or the standard library (`program_names` says which of the latter
+count, from the test alone). All others are the test's: the program cannot replace them, whatever it defines.
+
+What is trusted, and what a forger could gain. A comparison, arithmetic or `in` between an object that the program returned and a
+plain value of the test is never asked of the program: it is done on the builtin contents of the object, and one without contents
+equals nothing. The program's own methods answer where the test, read alone, asks for them:
+- between two objects of the program (`P(1) == P(1)`, `f(3) == Color.RED`): an `__eq__` that is always true passes these, as would
+  two equal constants in place of both;
+- operators of an object that the test itself made by calling a class of the program (`v * 2`, `5 in tree`, `Money(5) < 10`, found
+  in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `P(5) == 5` is asked among decoys
+  (`control`), an object that equals those as well equals nothing;
+- `len`, `bool`, `str`, `hash`, iteration, items, attributes, methods: claims that make the object's value, made without the
+  expected value. A method gets the arguments that the test passes, as everywhere.
+An exception of the program can be any of Python's, but never one that skips or ends tests (SkipTest, pytest's outcomes), and
+StopIteration or IndexError do not end a loop of the test early. A failed `assert` inside a callback or `with` block of the program
+fails the test, though the program swallows it. The program may call the test's functions and use the attributes and operators of
+objects of the test's classes; frames, globals, code, modules and the tools of pytest and unittest are refused (`permit`)."""
 
 from __future__ import annotations
 
@@ -614,14 +641,19 @@ class Peer:
             if self.module is not None:
                 with contextlib.suppress(Exception):
                     trace = "".join(traceback.format_exception(error, limit=-4))[-2000:]
-            elif id(error) not in self.raised and (isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")):
-                self.swallowed = error
+            else:
+                self.failed_in_the_program(error)
         args = kwargs = None
         try:
             self.send(kind, "", (result,), {}, trace)
         except (TypeError, ValueError, RecursionError) as error:
             self.send("raise", "", (error,), {}, trace)
         self.depth -= 1
+
+    def failed_in_the_program(self, error: Any) -> None:
+        """A failed assert of the test that passes through the program, which could swallow it, is final."""
+        if id(error) not in self.raised and (isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")):
+            self.swallowed = error
 
     def permit(self, operation: str, args: list) -> None:
         """What a program may do with the verifier's objects: never a way to frames, globals, modules or the tools of the test."""
@@ -933,6 +965,8 @@ class Peer:
                 if name == "__contains__" and hasattr(type(x), "__iter__"):
                     return any(v is args[0] or v == args[0] for v in x)
                 return NotImplemented if name != "__contains__" else special(name, None, *args)
+        if self.module is None and name in ("__exit__", "__aexit__"):
+            self.failed_in_the_program(args[1])
         return self.request("special", name, x, *args, **kwargs)
 
     def control(self, x: Any, value: Any) -> Any:
@@ -1115,12 +1149,25 @@ class Operators(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], value), node)
 
     def visit_Call(self, node):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in TEXT_METHODS and not self.is_made(node.func.value):
+            self.generic_visit(node)
+            return self.use(node, "Text", node.func.value, ast.Constant(node.func.attr), *node.args, keywords=node.keywords)
         known = isinstance(node.func, ast.Attribute) and node.func.attr.startswith("assert") and any(map(self.is_made, node.args))
         self.generic_visit(node)
         return self.use(node, "Call", node.func, *node.args, keywords=node.keywords) if known else node
 
 
-OPERATORS = {"Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
+TEXT_METHODS = {"startswith", "endswith", "isdigit", "isalpha", "isalnum", "isupper", "islower", "isspace", "isnumeric", "isdecimal"}
+
+
+def text_method(x: Any, name: str, *args, **kwargs) -> Any:
+    """`f(3).startswith("ab")`: what f returned is a text, or has no such method."""
+    if type(type(x)) is FarMeta and not issubclass(type(x), (str, bytes, bytearray)):
+        raise AttributeError(f"{name}: the program returned no text")
+    return getattr(x, name)(*args, **kwargs)
+
+
+OPERATORS = {"Text": text_method, "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
              "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b, "Call": lambda f, *a, **k: f(*a, **k)}
 for words, prefix in ((dict(Add="add", Sub="sub", Mult="mul", Div="truediv", FloorDiv="floordiv", Mod="mod", Pow="pow", MatMult="matmul",
                             BitAnd="and_", BitOr="or_", BitXor="xor", LShift="lshift", RShift="rshift"), ""),):
