@@ -224,7 +224,7 @@ def all_tests(ground_truth: str) -> Tests:
 def _chosen(ground_truth: str, most: int) -> Tests:
     tests = tests_of(ground_truth)
     most, cases = min(most, tests.get("max_test_cases") or most), tests[kind_of(tests)]
-    if isinstance(cases, list) and len(cases) > most:  # seeded by the problem: all responses, ranks and steps meet these
+    if isinstance(cases, list) and len(cases) > most:  # by the problem: the same for all responses, ranks and steps
         seed = hashlib.sha256(ground_truth.encode()).hexdigest()
         chosen = sorted(random.Random(seed).sample(range(len(cases)), max(1, most)))
         tests |= {key: [tests[key][i] for i in chosen] for key in {kind_of(tests), "outputs"} & tests.keys()}

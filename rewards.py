@@ -64,6 +64,7 @@ from answers import Tests, after_thinking, as_box, boxes, check_math, kind_of, p
 
 extract_answer, _chosen = answers.extract_answer, answers._chosen
 WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError
+SAID: set = set()  # keys of `say`
 
 
 class Reward(NamedTuple):
@@ -100,9 +101,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.code_reward not in ("pass_rate", "signed_pass_rate", "all_or_nothing"):
             raise ValueError(f"code_reward {self.code_reward!r}; expected pass_rate, signed_pass_rate, all_or_nothing")
-
-
-SAID: set = set()
 
 
 def say(text: str, key: Any) -> None:  # once a key
@@ -163,10 +161,9 @@ def math_answer(text: str, ground_truth: Any, options: Options) -> Reward | Job:
 
 def equivalent(a: str, b: str) -> bool:
     """Whether two answers (of extract_answer) are equal as mathematics, a in the place of the ground truth."""
-    if a.strip() == b.strip():
-        return True
-    verdict = plain_verdict(a.strip(), b.strip())
-    return bounded(Job(judged, (a.strip(), (as_box(b.strip()),)))).correct if verdict is None else verdict
+    a, b = a.strip(), b.strip()
+    verdict = a == b or plain_verdict(a, b)
+    return bounded(Job(judged, (a, (as_box(b),)))).correct if verdict is None else verdict
 
 
 # ----------------------------------------------------------------------------------------------------------------- code
@@ -197,10 +194,9 @@ def run_program(code: str, tests: Tests, code_reward: str, limits: dict) -> Rewa
     lowest = 0.0 if code_reward == "pass_rate" else -1.0
     if any(result.status == "sandbox_error" for result in results):
         return Reward(lowest, False, "sandbox_error")
-    if rate == 1:
-        return Reward(1.0, True, "correct")
-    score = {"pass_rate": rate, "signed_pass_rate": 2 * rate - 1, "all_or_nothing": -1.0}[code_reward]
-    return Reward(score, False, "partial" if rate > 0 and code_reward != "all_or_nothing" else "wrong")
+    whole = 1.0 if rate == 1 else -1.0
+    score = {"pass_rate": rate, "signed_pass_rate": 2 * rate - 1, "all_or_nothing": whole}[code_reward]
+    return Reward(score, rate == 1, "correct" if rate == 1 else "partial" if score > lowest else "wrong")
 
 
 @functools.cache
@@ -417,11 +413,12 @@ class RewardPool:
 
     def __init__(self, workers: int | None = None, timeout_s: float = 10.0, rewards_file: str = "", **score_options):
         if WORKER:
-            raise ValueError("a script whose functions are Jobs is imported by the workers: it must start its RewardPool"
-                             ' under `if __name__ == "__main__":`')
+            raise ValueError("a script whose functions are Jobs is imported by the workers: it must start its "
+                             'RewardPool under `if __name__ == "__main__":`')
         if importlib.util.find_spec("math_verify") is None:
             raise ValueError("math_verify is not installed; pip install math-verify")
-        _ = rewards_file and load(rewards_file)
+        if rewards_file:
+            load(rewards_file)
         self.options, self.timeout_s = Options(**score_options), timeout_s
         self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
         self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time

@@ -540,6 +540,8 @@ BLOCKS = [  # (response, program)
     ("```python\n1\n``` \nOutput:\n```\n3\n```", "1"), ("```python\n1\n```\nRun:\n```bash\npython a.py\n```", "1"), ("```\n1\n```", "1"),
     ("```pycon\n>>> 1\n```", ""), ("```python-repl\n1\n```", ""), ("```python\n\n```", ""), ("```cpp\n1\n```", ""), ("none", ""), ("```", ""),
     ("```python\n# a\u2028b\x0cc\n1\n```", "# a\u2028b\x0cc\n1"), ("> quoted\n\n* ~~~python\n  x\n  ~~~", "x"),
+    ("> ```python\n> def f(x):\n>     return x\n> ```", "def f(x):\n    return x"), ("```python\nbroken(\n\nWait, again:\n```python\nx\n```", "x"),
+    ("```sage\n1\n```", "1"), ("```jupyter-python\n1\n```", "1"), ("a ~~~ b\n```python\n1\n```", "1"), ("~~~\n```\n~~~\n```python\n1\n```", "1"),
 ]
 
 
@@ -551,7 +553,8 @@ def test_fenced_blocks(response, program):
 def test_fenced_blocks_in_time():
     hostile = ["`" * 60000, "```" * 20000, "```a" * 20000, "```\n" * 15000, "```python\n'''\n```\n" * 4000, "`" * 30000 + "a", "~" * 60000, "> " * 30000,
                "- " * 30000 + "x", "a```\n" * 12000, "```python\n'''\n" + "```\n" * 15000, "```python\n'''\n```\n'''\n" * 3000,
-               ("x" * 10 + "``` a b") * 5000, "1. " * 20000, "a:b" * 20000 + "=", "def " * 15000, "```python\n" + " " * 60000 + "\n```"]
+               ("x" * 10 + "``` a b") * 5000, "1. " * 20000, "a:b" * 20000 + "=", "def " * 15000, "x" + "~" * 30000 + "`\n" * 9, "~" * 30000 + "`", '"""\n```\n' * 8000, "```python\n" + ("x" + " " * 8000 + "\n") * 7,
+               "1" * 60000, "1. " * 20000 + "```", "```python\nx\n```\n" * 4000, "```python\n" + "".join(f"def f{k}(): pass\n" for k in range(4000)), "```python\n" + " " * 60000 + "\n```"]
     start = time.process_time()
     for response in hostile:
         rewards.program_of(response, entries=frozenset(["f"]))
