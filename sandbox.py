@@ -354,6 +354,14 @@ def cpu_used(pid: int) -> float:
         return 0.0
 
 
+def slowdown() -> float:
+    """How much longer than on an idle machine it takes to compute something now."""
+    start, cpu = time.monotonic(), time.thread_time()
+    while time.thread_time() - cpu < 0.03:
+        pass
+    return (time.monotonic() - start) / 0.03
+
+
 def contents(fd: int, limit: int = 1 << 40) -> bytes:
     """The bytes of a memory file."""
     return os.pread(fd, min(os.fstat(fd).st_size, limit), 0)
@@ -429,6 +437,7 @@ def zygote_main() -> None:
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
+    looks: dict[int, tuple[float, float, float]] = {}  # when to look whether it sleeps; CPU seconds, load at the last look
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
     # kernel's RCU, with a lock that all workers share.
     keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and os.path.islink("/tmp"), []
@@ -437,16 +446,19 @@ def zygote_main() -> None:
         for fd in (control.fileno(), parent, *jobs):
             poll.register(fd, select.POLLIN)
         now, wait = time.monotonic(), 3600.0
-        for job in jobs.values():  # a program cannot use CPU time faster than time passes, save with threads: look twice as often
-            left = min((job.cpu_s - cpu_used(job.pid)) / 2, job.wall_s - wall_used(job, now))
+        for fd, job in jobs.items():  # CPU time passes no faster than time, save with threads: look twice as often
+            left = min((job.cpu_s - cpu_used(job.pid)) / 2, looks[fd][0] - wall_used(job, now))
             wait = min(wait, max(left, 0.002))
         ready = {fd for fd, _ in poll.poll(wait * 1000)}
         if parent in ready:
             os._exit(0)
         for fd, job in list(jobs.items()):
             used, wall = cpu_used(job.pid), wall_used(job, time.monotonic())
-            starved = used > 0.03 * wall  # it computes, but the machine gives it little: load must not decide a verdict
-            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * (STARVED if starved else 1) else ""
+            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * STARVED else ""
+            if wall >= looks[fd][0] and not why:  # does it sleep, or is the machine busy? load must decide no verdict
+                _, before, load = looks[fd]
+                looks[fd] = wall + job.wall_s, used, slowdown()
+                why = "wall" if (used - before) * max(load, looks[fd][2]) < 0.3 * job.wall_s else ""
             if fd in ready or why:
                 finish(control, job, "" if fd in ready else why)
                 os.close(fd)
@@ -485,7 +497,9 @@ def zygote_main() -> None:
             clock = os.dup(fds[6]) if request["mode"] == "serve" else -1
             for fd in (*fds, ready_w):
                 os.close(fd)
-            jobs[os.pidfd_open(pid)] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
+            fd = os.pidfd_open(pid)
+            jobs[fd] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
+            looks[fd] = request["wall_s"], 0.0, STARVED
 
 
 def finish(control: socket.socket, job: Job, why: str) -> None:
@@ -848,7 +862,8 @@ class Program:
     def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
                  prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
-        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2,
+                       "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
                        "dev_stdin": "/dev/" in code or "/proc/self/fd" in code, "scratch": ""}
 

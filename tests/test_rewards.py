@@ -685,6 +685,14 @@ def test_a_row_that_fails_costs_itself_only():
     assert [r.status for r in found] == ["correct", "verifier_error", *["correct"] * 8]
 
 
+def test_a_program_that_dozes_is_no_failure_of_the_verifier():
+    """A little work and much sleep for ever looks like a program on an overloaded machine; it must not leave the batch."""
+    doze = "import time\nwhile True:\n    end = time.process_time() + 0.004\n    while time.process_time() < end: pass\n    time.sleep(0.09)"
+    with RewardPool(1) as pool:
+        found = pool.score_batch([item(block(doze), json.dumps({"inputs": ["1"], "outputs": ["2"], "timeout": 0.5}), "coder1")])
+    assert found == [(0.0, False, "wrong")]
+
+
 def test_livecodebench(no_zygote_left):
     truth = {"inputs": ["1 2", "3 4"] * 10, "outputs": ["3.0\n", "7 \n\n"] * 10}  # 20 tests, all of them count
     check("livecodebench", truth)
