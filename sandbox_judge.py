@@ -657,23 +657,25 @@ class Peer:
 
     def permit(self, operation: str, args: list) -> None:
         """What a program may do with the verifier's objects: never a way to frames, globals, modules or the tools of the test."""
-        x = args[1] if operation == "special" else args[0]
-        kind, name = type(x), args[1] if len(args) > 1 else ""
-        own = isinstance(x, type) and not self.global_ref(x)
-        tool = kind.__module__.startswith(GUARDED) or "unittest" in sys.modules and isinstance(x, sys.modules["unittest"].TestCase)
-        function = kind in (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType, type(list.append))
-        inner = (types.CodeType, types.FrameType, types.TracebackType, types.ModuleType, types.GeneratorType, types.CoroutineType,
-                 types.AsyncGeneratorType, types.CellType)
-        ok = operation in ("task", "pump", "result", "cancel") or operation == "special" and args[0] in DUNDERS - {"__get__"}
-        if operation == "call":
-            ok = not isinstance(x, type) or own
+        x, name = (args[1], args[0]) if operation == "special" else (args[0], args[1] if len(args) > 1 else "")
+        kind = type(x)
+        mine = lambda c: isinstance(c, type) and not self.global_ref(c) and not c.__module__.startswith(GUARDED)
+        if operation in ("task", "pump", "result", "cancel"):
+            ok = True
+        elif operation in ("call", "special"):
+            ok = (operation == "call" or name in DUNDERS and name != "__get__") and (not isinstance(x, type) or mine(x))
         elif operation in ("getattr", "setattr", "delattr"):
-            ok = not function and not isinstance(x, inner) and type(name) is str and not name.startswith(("__", "format")) or (
-                operation == "getattr" and name in ("__name__", "__doc__", "__qualname__", "__dataclass_fields__", "__members__", "__match_args__"))
-            if operation != "getattr":
-                held = getattr(kind, name, None)
-                ok = ok and not isinstance(x, type) and not callable(held) and not (kind.__module__ in sys.stdlib_module_names and hasattr(kind, name))
-        if tool or not ok or function and operation != "call" and args[0] not in ("__call__", "__eq__", "__hash__", "__repr__") and ok is not True:
+            open_name = name in ("__name__", "__doc__", "__qualname__", "__dataclass_fields__", "__members__", "__match_args__")
+            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format")))
+            if operation != "getattr":  # attributes of an object, not its methods, and nothing of a class
+                ok = ok and not isinstance(x, type) and not open_name and not callable(getattr(kind, name, None)) and (
+                    mine(kind) or not hasattr(kind, name))
+        elif operation in ("vars", "dir", "copy", "deepcopy"):
+            ok = mine(kind)
+        else:
+            ok = operation in ("list", "len", "getitem") and mine(x) or operation == "isinstance" and mine(name)
+        tool = kind.__module__.startswith(GUARDED) or "unittest" in sys.modules and isinstance(x, sys.modules["unittest"].TestCase)
+        if tool or not ok:
             raise (AttributeError if operation == "getattr" else PermissionError)(f"{operation} {name} of the test's {kind.__name__}")
 
     def serve(self) -> None:
@@ -1069,6 +1071,9 @@ VALUES |= {"range": lambda x: (x.start, x.stop, x.step), "complex": lambda x: (x
            "timezone": lambda x: x.__getinitargs__(), "memoryview": lambda x: (bytes(x),)}
 VALUES["slice"] = VALUES["range"]
 TYPES = {v: k for k, v in vars(types).items() if isinstance(v, type) and k != "CoroutineType"}
+CLOSED = {types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType, types.CodeType, types.FrameType,
+          types.TracebackType, types.ModuleType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.CellType,
+          type(list.append), type(list.__len__)}
 VIEWS = ("dict_keys", "dict_values", "dict_items")
 
 
