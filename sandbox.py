@@ -94,7 +94,7 @@ class RunResult(NamedTuple):
 
 
 class TestResult(NamedTuple):
-    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Of long texts both ends are kept."""
+    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Long texts are cut."""
 
     passed: bool
     status: str
@@ -437,7 +437,7 @@ def zygote_main() -> None:
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
-    looks: dict[int, tuple[float, float, float]] = {}  # when to look whether it sleeps; CPU seconds, load at the last look
+    looks: dict[int, tuple[float, float, float]] = {}  # when to look if it sleeps; CPU seconds, load at the last look
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
     # kernel's RCU, with a lock that all workers share.
     keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and os.path.islink("/tmp"), []
@@ -563,7 +563,7 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         places = [p for p in (scratch, "/verifier") if p != "/" and (p == scratch or request.get("private"))]
         install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places if os.path.isdir(p))])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
-              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # the zygote's two count too; 64 threads
+              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # two are the zygote's; 64 threads
               "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
@@ -579,7 +579,7 @@ def names_in(code: types.CodeType) -> set[str]:
 
 
 def stack_size(size: int = 0, real=_thread.stack_size) -> int:
-    """threading.stack_size; of what a program asks for (often 1 GiB, which would count as memory) at most MOST_STACK."""
+    """threading.stack_size; of what a program asks for (often 1 GiB, which counts as memory) at most MOST_STACK."""
     return real(min(size, MOST_STACK)) if size else real()
 
 
@@ -588,7 +588,7 @@ SELF = re.compile(rb"__file__|argv|inspect|linecache|traceback")  # programs tha
 
 
 def opened(real, path, *args, **kwargs) -> Any:
-    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here that could lead to them."""
+    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here to lead to them."""
     if found := DEVICE.fullmatch(str(path)):
         number = int(found[2] or ("in", "out", "err").index(found[1]))
         if number == 0 and os.path.exists("/box/stdin"):  # a copy, from the start
@@ -644,9 +644,8 @@ def flushed(stream: Any) -> bool:
 
 
 def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None:
-    """Ends a program as CPython does (Py_FinalizeEx), in its order, but of all modules takes down only the program's own.
-
-    `main` holds the only reference to that module."""
+    """Ends a program as CPython does (Py_FinalizeEx), in its order, but takes down the program's own module only, of
+    which `main` holds the one reference."""
     for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
         with contextlib.suppress(BaseException):
             end()
@@ -838,14 +837,13 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
 
 
 def capabilities(outer: str = "") -> dict[str, Any]:
-    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all).
-
-    `pytest`: whether {"pytest"} tests can run. `unreadable`: installed packages that programs cannot read, so not import."""
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full`
+    (all); `pytest`: whether {"pytest"} tests can run; `unreadable`: installed packages that programs cannot import."""
     zygote = zygote_for(outer)
     layers = {layer: layer in zygote.layers for layer in LAYERS}
     installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
-    return layers | {"landlock_abi": zygote.hello["landlock_abi"], "firejail": installed, "outer": outer,
-                     "full": all(layers.values()), "pytest": zygote.hello["pytest"], "unreadable": zygote.hello["unreadable"]}
+    hello = {key: zygote.hello[key] for key in ("landlock_abi", "pytest", "unreadable")}
+    return layers | hello | {"firejail": installed, "outer": outer, "full": all(layers.values())}
 
 
 def memory_file(data: bytes = b"") -> int:
@@ -903,7 +901,7 @@ class Program:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
                             zygote.pytest = bool(zygote.control.send(b'{"import": "pytest"}'))
                         replies = zygote.execute(jobs, channel, STARVED * self.limits["wall_s"] + 60)
-                    except BaseException:  # the zygote may be at work still: whoever comes next must not get its replies
+                    except BaseException:  # it may be at work still: whoever comes next must not get its replies
                         zygote.process.kill()
                         zygote.close()
                         with LOCK:
@@ -919,7 +917,7 @@ class Program:
                 status = "timeout"
             elif full:
                 status = "output_limit"
-            elif reply["code"] and "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
+            elif reply["code"] and "MemoryError" in stderr[-500:] or reply["code"] == -signal.SIGKILL and not reply["why"]:
                 status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
             elif reply["code"] != 0:
                 status = "error"
@@ -936,9 +934,9 @@ def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: 
 
     `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
     computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork, and so many processes and threads there may be
-    at a time (each process has the limits for itself). Raises
-    ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads at
+    a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
+    `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
         return program.once(stdin)[0]
@@ -981,14 +979,15 @@ def joined(text: Any) -> str:
 
 
 def shown(text: str, most: int = 8000) -> str:
-    return text if len(text) <= most else f"{text[:most // 2]}\n... {len(text) - most} characters ...\n{text[-most // 2:]}"
+    left, half = len(text) - most, most // 2
+    return text if left <= 0 else f"{text[:half]}\n... {left} characters ...\n{text[-half:]}"
 
 
 def as_cases(tests: dict | list[dict]) -> list[dict]:
     """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else.
 
     A list is taken for what this function gave: so the tests of a problem are parsed once, not for each program."""
-    if isinstance(tests, list):
+    if isinstance(tests, list) and tests and all(isinstance(test, dict) and "kind" in test for test in tests):
         return tests
     if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
         raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
@@ -1040,8 +1039,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
     `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
     see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined (not for stdin programs, save with `compare` "livecodebench"). Raises ValueError for tests in no
-    published format, and for pytest files without pytest."""
+    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests in
+    no published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -1069,7 +1068,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
-            results.append(TestResult(passed, status, shown(result.stdout), shown(result.stderr), result.wall_s, result.cpu_s))
+            texts = shown(result.stdout), shown(result.stderr)  # whole, they would fill the memory of a worker
+            results.append(TestResult(passed, status, *texts, result.wall_s, result.cpu_s))
     return results
 
 
