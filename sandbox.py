@@ -917,7 +917,8 @@ class Program:
                 status = "timeout"
             elif full:
                 status = "output_limit"
-            elif reply["code"] and "MemoryError" in stderr[-500:] or reply["code"] == -signal.SIGKILL and not reply["why"]:
+            elif reply["code"] == -signal.SIGKILL and not reply["why"] or (
+                    reply["code"] and "MemoryError" in stderr[-500:]):
                 status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
             elif reply["code"] != 0:
                 status = "error"
@@ -934,8 +935,8 @@ def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: 
 
     `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
     computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads at
-    a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads
+    at a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
     `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
@@ -1039,8 +1040,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
     `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
     see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests in
-    no published format, and for pytest files without pytest."""
+    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests
+    in no published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
