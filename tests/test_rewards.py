@@ -312,7 +312,7 @@ def test_rewards_file(tmp_path, own_verifiers, name):
 
 @pytest.mark.parametrize("name, text, said", [
     ("none.py", None, "none.py: cannot be imported"), ("text.txt", "", "text.txt: cannot be imported"), ("my-rewards.py", "", "cannot be imported as 'my-rewards'"),
-    ("json.py", "x = 1", "cannot be imported as 'json'.*no other module"), ("rewards.py", "", "cannot be imported as 'rewards'"), ("own1.py", "\nx = 1 / 0", "own1.py:2: ZeroDivisionError"),
+    ("json.py", "x = 1", "cannot be imported as 'json'; expected a Python file with a name of its own"), ("rewards.py", "", "cannot be imported as 'rewards'"), ("own1.py", "\nx = 1 / 0", "own1.py:2: ZeroDivisionError"),
     ("own2.py", "def f(:", "own2.py:1: SyntaxError"), ("own3.py", "\n\nimport missing_module", "own3.py:3: ModuleNotFoundError"), ("own4.py", "x = 1", "adds nothing to VERIFIERS"),
     ("own5.py", "VERIFIERS = {'mine': print}", r"VERIFIERS\['mine'\] is no rewards.Verifier"), ("own6.py", "import sys\nsys.exit(3)", "own6.py:2: SystemExit")])
 def test_rewards_file_that_cannot_work(tmp_path, own_verifiers, name, text, said):
