@@ -1230,6 +1230,8 @@ class Names(dict):
         self.owned = owned
 
     def __missing__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise KeyError(name)
         if name not in self.owned and (name in vars(builtins) or name in prelude()):
             return prelude()[name] if name in prelude() else vars(builtins)[name]
         try:
