@@ -427,6 +427,7 @@ class FarMeta(type):
         return any(x is v or x == v for v in cls)
 
     __dict__ = property(lambda cls: Space(cls, type.__dict__["__dict__"].__get__(cls)))
+    __bases__ = property(lambda cls: PEER.request("getattr", cls, "__bases__"))
     __bool__ = lambda cls: True
     __iter__ = lambda cls: iter(PEER.request("list", cls))
     __len__ = lambda cls: PEER.request("len", cls)
@@ -454,6 +455,7 @@ class Far:
         with contextlib.suppress(AttributeError):
             object.__delattr__(self, name)
 
+    __init_subclass__ = classmethod(lambda cls, **options: None)
     __repr__ = FORWARD["__repr__"]
     __copy__ = lambda self: PEER.request("copy", self)
     __deepcopy__ = lambda self, memo: PEER.request("deepcopy", self)
@@ -525,12 +527,14 @@ class Peer:
         self.objects: dict[int, Any] = {}
         self.ids: dict[int, int] = {}  # id() -> number
         self.snapshots: dict[int, list] = {}  # number -> the contents that the other side knows
+        self.held: dict[int, type] = {}  # number -> the builtin type of the contents
         self.pending: dict[int, list] = {}
         self.queue: list[int] = []
         self.todo: list[tuple] = []
         self.drops: list[int] = []
         self.kinds, self.names = content_kinds(), {}
         self.names = {k.__name__: k for k in self.kinds}
+        self.room = 1000  # so many stand-ins before those that are gone are looked for
         self.depth, self.used, self.trust, self.loop, self.flags, self.waited = 0, 0, False, None, {}, 0.0
         self.notes: list[list] = []  # warnings and log records of the program
         self.lock = threading.RLock()
@@ -544,7 +548,7 @@ class Peer:
             message["set"] = changed = []
             for number, old in list(self.snapshots.items()):
                 x = self.objects[number]
-                new = self.kinds[self.base(x)][0](x)
+                new = self.kinds[self.held[number]][0](x)
                 if len(new) != len(old) or not all(map(operator.is_, new, old)) and not (type(new[-1]) is str and new == old):
                     self.snapshots[number] = new
                     changed.append([number, [self.pack(v) for v in new]])
@@ -582,7 +586,7 @@ class Peer:
         while self.todo:
             number, values = self.todo.pop(0)
             x = self.objects[number]
-            read, _, fill = self.kinds[self.base(x)]
+            read, _, fill = self.kinds[self.held[number]]
             fill(x, [self.unpack(v) for v in values])
             self.snapshots[number] = read(x)
         for number in message["drop"]:
@@ -762,9 +766,11 @@ class Peer:
             return ["v", ref, *map(self.pack, VALUES[kind.__name__](x))]
         if kind.__name__ in VIEWS and kind.__module__ == "builtins":
             return ["w", kind.__name__, *map(self.pack, x)]
-        if kind.__module__ == "numpy" and hasattr(x, "dtype") and not isinstance(x, sys.modules["numpy"].ndarray):
-            import numpy
-            return ["n", *self.kinds[numpy.ndarray][0](numpy.asarray(x))]
+        if kind.__module__.startswith("numpy") and "numpy" in sys.modules:
+            numpy = sys.modules["numpy"]
+            if isinstance(x, (numpy.generic, numpy.dtype)):
+                array = numpy.zeros(0, x) if isinstance(x, numpy.dtype) else numpy.asarray(x)
+                return ["n", *self.kinds[numpy.ndarray][0](array)]
         if isinstance(x, type) or self.module is None and kind in (types.FunctionType, types.BuiltinFunctionType):
             if ref := self.global_ref(x):
                 return ref
@@ -785,17 +791,20 @@ class Peer:
     def forget(self, number: int) -> None:
         self.ids.pop(id(self.objects.pop(number, None)), None)
         self.snapshots.pop(number, None)
+        self.held.pop(number, None)
 
     def prune(self) -> None:
         """Objects that only these tables still hold. The owner of one that stays where it is leaves that to the other side."""
         if self.flags.get("threads"):
             return
-        for number in self.objects.keys() - set(self.queue):
-            x = self.objects[number]
-            copied = type(x) in self.kinds and type(x) is not types.FunctionType
-            if (copied or number % 2 != self.parity and len(self.objects) > 1000) and not isinstance(x, type) and sys.getrefcount(x) <= 3:
+        here = [n for n in self.snapshots if type(self.objects[n]) in self.kinds and type(self.objects[n]) is not types.FunctionType]
+        if len(self.objects) > self.room:
+            here += [n for n, x in self.objects.items() if n % 2 != self.parity and n not in self.snapshots and not isinstance(x, type)]
+        for number in here:
+            if number not in self.queue and sys.getrefcount(self.objects[number]) <= 2:
                 self.drops.append(number)
                 self.forget(number)
+        self.room = max(1000, 2 * len(self.objects)) if len(self.objects) > self.room else self.room
 
     def describe(self, number: int) -> list:
         x = self.objects[number]
@@ -812,6 +821,7 @@ class Peer:
             head = [number, "o", self.global_ref(kind) if plain and self.global_ref(kind) else self.export(kind), base and base.__name__]
         if base is None:
             return head
+        self.held[number] = base
         values = self.kinds[base][0](x)
         if self.kinds[base][2] and base is not BaseException:
             self.snapshots[number] = values
@@ -880,7 +890,8 @@ class Peer:
             return dict.fromkeys(values).keys() if rest[0] == "dict_keys" else dict(values).items() if rest[0] == "dict_items" else dict(
                 enumerate(values)).values()
         if tag == "n":
-            return self.names["ndarray"] and self.kinds[self.names["ndarray"]][1](None, rest)[()]
+            array = self.kinds[self.names["ndarray"]][1](None, rest)
+            return array[()] if array.ndim == 0 else array.dtype
         if tag == "m" and self.module is not None:
             return importlib.import_module(rest[0])
         raise ValueError(f"unknown data {tag!r}")
@@ -899,12 +910,13 @@ class Peer:
             if signature:
                 self.sign(x, *signature)
             self.todo.append((number, values))
+            self.held[number] = types.FunctionType
         else:
             cls, base = self.unpack_class(rest[0]), self.names.get(rest[1])
             if base is None:
                 x = object.__new__(cls)
             else:
-                values, (_, make, fill) = rest[2], self.kinds[base]
+                values, (_, make, fill), self.held[number] = rest[2], self.kinds[base], base
                 if not (type(cls) is FarMeta and issubclass(cls, base) or cls is base or base is BaseException and issubclass(cls, base)
                         or base.__name__ in NODES):
                     raise PermissionError(f"{cls.__name__} with the contents of {base.__name__}")
@@ -958,6 +970,7 @@ class Peer:
         compares the builtin contents that it has, if any; except where the test made the object itself (`made`)."""
         trust, self.trust = self.trust, False
         if self.module is None and name in JUDGED and type(type(args[0])) is not FarMeta:
+            trust = trust or name == "__radd__" and args[0] == 0 and type(args[0]) is int  # where sum() starts
             if trust and name == "__eq__" and not isinstance(args[0], type(None)):
                 return self.control(x, args[0])
             if not trust:
@@ -1217,6 +1230,8 @@ class Names(dict):
         self.owned = owned
 
     def __missing__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise KeyError(name)
         if name not in self.owned and (name in vars(builtins) or name in prelude()):
             return prelude()[name] if name in prelude() else vars(builtins)[name]
         try:
