@@ -74,6 +74,7 @@ from sandbox_judge import MODULES, PASS, WRONG, Peer, never_calls, prelude, veri
 LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
           "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
 NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
+OWN = re.compile(r"/dev/(?!shm|null|zero|full|u?random)|/proc/self/fd")  # a program that may name its own descriptors
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
 THREAD_STACK, MOST_STACK = 8 << 20, 256 << 20  # Python's own calls need none of it since 3.11, calls through C do
@@ -610,7 +611,7 @@ def main_module(request: dict, source: bytes) -> types.ModuleType:
     if SELF.search(source):
         with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
             f.write(source)
-    if b"/dev/" in source or b"/proc/self/fd" in source:
+    if request["dev_stdin"]:
         builtins.open = io.open = functools.partial(opened, io.open)
         os.open = functools.partial(opened, os.open)
     return module
@@ -863,7 +864,7 @@ class Program:
         self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2,
                        "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
-                       "dev_stdin": "/dev/" in code or "/proc/self/fd" in code, "scratch": ""}
+                       "dev_stdin": bool(OWN.search(code)), "scratch": ""}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
