@@ -937,7 +937,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = result.status == "ok" and same_output(result.stdout, case["output"], compare, tolerance)
                 status = "ok" if passed else "wrong" if result.status == "ok" else result.status
             else:
-                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": "inspect" in code or "signature" in code})
+                looks = "inspect" in code or "signature" in code
+                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": looks})
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
