@@ -139,7 +139,7 @@ def prelude() -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------- whose name it is
 def free_names(code: str) -> set[str]:
-    """Names that a test reads and does not bind itself: by assignment, import, definition, parameter, loop, `except`."""
+    """Names that a test reads and does not bind (by assignment, import, definition, parameter, loop or `except`)."""
     top = symtable.symtable(code, "test.py", "exec")
     todo, read = [top], set()
     bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
