@@ -42,8 +42,9 @@ import ctypes
 import errno
 import functools
 import gc
-import importlib
 import importlib.metadata
+import importlib.util
+import io
 import json
 import marshal
 import math
@@ -64,6 +65,7 @@ import time
 import traceback
 import types
 import warnings
+import weakref
 from typing import Any, NamedTuple
 
 if "--zygote" in sys.argv:  # python -P does not look beside this file
@@ -75,6 +77,7 @@ LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace"
 NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
+THREAD_STACK, MOST_STACK = 8 << 20, 256 << 20  # Python's own calls need none of it since 3.11, calls through C do
 SCRATCH_MB = 64
 HUGE, MADV_COLLAPSE = 2 << 20, 25
 STARVED = 10  # the wall limit of a program that computes on an overloaded machine is this many times that of one that sleeps
@@ -92,7 +95,7 @@ class RunResult(NamedTuple):
 
 
 class TestResult(NamedTuple):
-    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's."""
+    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Long texts are cut."""
 
     passed: bool
     status: str
@@ -110,6 +113,7 @@ class SandboxError(Exception):
 
 # ---------------------------------------------------------------------------------------------------- kernel interface
 libc = ctypes.CDLL(None, use_errno=True)
+fflush = libc.fflush
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 1024, 4096, 16384, 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
@@ -230,6 +234,11 @@ def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- the zygote's namespaces
+def package_folders() -> list[str]:
+    """Where installed packages lie; not the project folders that editable installs (.pth) add to sys.path."""
+    return [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and os.path.isdir(p)]
+
+
 def library_paths() -> list[str]:
     """What a private root holds: the interpreter, its library, installed packages, the system's shared libraries."""
     paths = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache", "/etc/alternatives"}
@@ -238,7 +247,7 @@ def library_paths() -> list[str]:
         link = os.path.join(os.path.dirname(link), os.readlink(link))
         paths.add(os.path.normpath(link))
     paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {p for p in (*sys.path, "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
+    paths |= {p for p in (*package_folders(), "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
     with open("/proc/self/maps") as f:
         paths |= {os.path.dirname(line.split(None, 5)[5].strip()) for line in f if ".so" in line}
     paths = {p.rstrip("/") for p in paths if p and p != "/"} | {os.path.realpath(p) for p in paths if p}
@@ -327,7 +336,10 @@ class Job(NamedTuple):
     cpu_s: float
     wall_s: float
     ready: int  # pipe: a byte comes when the child is confined
-    clock: int = -1  # memory file of a verifier: seconds that it has waited for this program, and since when it waits
+    clock: int = -1  # WAITS: a verifier, which may wait as long as its program may compute; or a memory file of a verifier: seconds that it has waited for this program, and since when it waits
+
+
+WAITS = -2
 
 
 def wall_used(job: Job, now: float) -> float:
@@ -344,6 +356,14 @@ def cpu_used(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it is just dying
         return 0.0
+
+
+def slowdown() -> float:
+    """How much longer than on an idle machine it takes to compute something now."""
+    start, cpu = time.monotonic(), time.thread_time()
+    while time.thread_time() - cpu < 0.03:
+        pass
+    return (time.monotonic() - start) / 0.03
 
 
 def contents(fd: int, limit: int = 1 << 40) -> bytes:
@@ -368,6 +388,8 @@ def zygote_main() -> None:
                 importlib.import_module(name)
     abi = landlock_abi()
     rules = [landlock_rule(path, READ, abi) for path in library_paths()]
+    places = [os.path.join(p, name) for p in package_folders() for name in sorted(os.listdir(p)) if name.isidentifier()]
+    places += [sysconfig.get_path("stdlib"), *package_folders()]
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # outlives the change of root; closed before any program runs
     try:
         layers = enter_namespaces(proc)
@@ -381,7 +403,8 @@ def zygote_main() -> None:
         os.waitpid(inner, 0)
         return
     os.environ.clear()
-    threading.stack_size(8 << 20)  # else threads take the size of the main thread's huge stack
+    threading.stack_size(THREAD_STACK)  # else threads take the size of the main thread's huge stack
+    threading.stack_size = _thread.stack_size = stack_size
     sys.set_int_max_str_digits(0)
     prelude()
     layers |= {"landlock"} if abi else set()
@@ -410,12 +433,15 @@ def zygote_main() -> None:
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) == PASS:
         layers |= {"no_new_privs", "seccomp", "capabilities_dropped", "rlimits", "parent_death_signal"}
-    control.send(json.dumps({"layers": sorted(layers), "landlock_abi": abi, "pid": os.getpid()}).encode())
+    hello = {"layers": sorted(layers), "landlock_abi": abi, "pytest": importlib.util.find_spec("pytest") is not None,
+             "unreadable": [p for p in places if not os.access(p, os.R_OK | os.X_OK)][-3:]}
+    control.send(json.dumps(hello).encode())
     gc.collect()
     gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
+    looks: dict[int, tuple[float, float, float]] = {}  # when to look if it sleeps; CPU seconds, load at the last look
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
     # kernel's RCU, with a lock that all workers share.
     keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and os.path.islink("/tmp"), []
@@ -424,16 +450,19 @@ def zygote_main() -> None:
         for fd in (control.fileno(), parent, *jobs):
             poll.register(fd, select.POLLIN)
         now, wait = time.monotonic(), 3600.0
-        for job in jobs.values():  # a program cannot use CPU time faster than time passes, save with threads: look twice as often
-            left = min((job.cpu_s - cpu_used(job.pid)) / 2, job.wall_s - wall_used(job, now))
+        for fd, job in jobs.items():  # CPU time passes no faster than time, save with threads: look twice as often
+            left = min((job.cpu_s - cpu_used(job.pid)) / 2, looks[fd][0] - wall_used(job, now))
             wait = min(wait, max(left, 0.002))
         ready = {fd for fd, _ in poll.poll(wait * 1000)}
         if parent in ready:
             os._exit(0)
         for fd, job in list(jobs.items()):
             used, wall = cpu_used(job.pid), wall_used(job, time.monotonic())
-            starved = used > 0.03 * wall  # it computes, but the machine gives it little: load must not decide a verdict
-            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * (STARVED if starved else 1) else ""
+            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * STARVED else ""
+            if wall >= looks[fd][0] and not why and job.clock != WAITS:  # does it sleep, or is the machine busy? load must decide no verdict
+                _, before, load = looks[fd]
+                looks[fd] = wall + job.wall_s, used, slowdown()
+                why = "wall" if (used - before) * max(load, looks[fd][2]) < 0.3 * job.wall_s else ""
             if fd in ready or why:
                 finish(control, job, "" if fd in ready else why)
                 os.close(fd)
@@ -470,11 +499,12 @@ def zygote_main() -> None:
                 child(request, fds, ready_w, layers, abi, base, rules)
             if pidns >= 0:
                 call("setns", pidns, NEWPID)
-            clock = os.dup(fds[6]) if request["mode"] == "serve" else -1
+            clock = os.dup(fds[6]) if request["mode"] == "serve" else WAITS if request["mode"] == "verify" else -1
             for fd in (*fds, ready_w):
                 os.close(fd)
-            limits = request["cpu_s"], request["wall_s"]
-            jobs[os.pidfd_open(pid)] = Job(request["id"], pid, started, *limits, ready_r, clock)
+            fd = os.pidfd_open(pid)
+            jobs[fd] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
+            looks[fd] = request["wall_s"] * (STARVED if clock == WAITS else 1), 0.0, STARVED
 
 
 def finish(control: socket.socket, job: Job, why: str) -> None:
@@ -539,7 +569,8 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         places = [p for p in (scratch, "/verifier") if p != "/" and (p == scratch or request.get("private"))]
         install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places if os.path.isdir(p))])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
-              "NPROC": 64 + request["processes"], "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
+              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # two are the zygote's; 64 threads
+              "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
         if number is not None:
@@ -553,9 +584,97 @@ def names_in(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*(names_in(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
+def stack_size(size: int = 0, real=_thread.stack_size) -> int:
+    """threading.stack_size; of what a program asks for (often 1 GiB, which counts as memory) at most MOST_STACK."""
+    return real(min(size, MOST_STACK)) if size else real()
+
+
+DEVICE = re.compile(r"/dev/std(in|out|err)|(?:/dev|/proc/self)/fd/(\d+)")
+SELF = re.compile(rb"__file__|argv|inspect|linecache|traceback")  # programs that read their own text
+
+
+def opened(real, path, *args, **kwargs) -> Any:
+    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here to lead to them."""
+    if found := DEVICE.fullmatch(str(path)):
+        number = int(found[2] or ("in", "out", "err").index(found[1]))
+        if number == 0 and os.path.exists("/box/stdin"):  # a copy, from the start
+            path = "/box/stdin"
+        elif real.__module__ == "posix":
+            return os.dup(number)
+        else:
+            path = os.dup(number)
+    return real(path, *args, **kwargs)
+
+
+def main_module(request: dict, source: bytes) -> types.ModuleType:
+    """The module that the program becomes, as `python solution.py` would make it."""
+    module = types.ModuleType("solution" if request["mode"] == "serve" else "__main__")
+    module.__builtins__, module.__file__ = builtins, os.path.join(os.getcwd(), "solution.py")
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
+    wanted = {"HOME": (os.getcwd(), rb"HOME|expanduser|home\(\)"), "PATH": ("/usr/bin:/bin", b"PATH")}
+    os.environ |= {name: value for name, (value, mention) in wanted.items() if re.search(mention, source)}
+    if SELF.search(source):
+        with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
+            f.write(source)
+    if b"/dev/" in source or b"/proc/self/fd" in source:
+        builtins.open = io.open = functools.partial(opened, io.open)
+        os.open = functools.partial(opened, os.open)
+    return module
+
+
+def report(error: BaseException) -> int:
+    """Shows what ended a program as CPython shows it; returns the exit code."""
+    try:
+        if not isinstance(error, SystemExit):
+            error.__traceback__ = error.__traceback__.tb_next  # without `child`
+            sys.excepthook(type(error), error, error.__traceback__)
+        elif error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+        else:
+            return error.code or 0
+    except SystemExit as other:
+        return report(other)
+    except BaseException:
+        traceback.print_exception(error, limit=8)
+    return 1
+
+
+def flushed(stream: Any) -> bool:
+    """Whether sys.stdout or sys.stderr could be flushed at the end; None or closed is no error."""
+    try:
+        if stream is not None and getattr(stream, "closed", False) is not True:
+            stream.flush()
+    except BaseException:
+        return False
+    return True
+
+
+def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None:
+    """Ends a program as CPython does (Py_FinalizeEx), in its order, but takes down the program's own module only, of
+    which `main` holds the one reference."""
+    for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
+        with contextlib.suppress(BaseException):
+            end()
+    good = [flushed(getattr(sys, name, None)) for name in ("stdout", "stderr")]
+    with contextlib.suppress(BaseException):
+        gc.collect()
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        sys.modules.pop("__main__", None)
+        mark = weakref.ref(vars(main[0]).setdefault("", {0}))
+        main.clear()  # with its globals go unflushed files, generators in a `finally`, every __del__
+        gc.collect()
+        for names in gc.get_referrers(mark()) if mark() else ():  # something outside still refers to them
+            for name in sorted(n for n in names if n != "__builtins__"):
+                names[name] = None
+    flushed(sys.__stdout__)
+    flushed(sys.__stderr__)
+    fflush(None)  # what C code printed
+    leave_now(status & 255 if all(good) else 120)
+
+
 def child(request: dict, fds: list[int], ready: int, *machine) -> None:
     """One test: `fds` are stdin, stdout, stderr, code, compiled code and, for calls, the channel. Does not return."""
-    status = 1
+    status, main = 1, [types.ModuleType("__main__")]
     try:
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
@@ -578,34 +697,23 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
         if mode != "verify":  # which imports nothing that the program could have written
             sys.path.insert(0, os.getcwd())
         atexit._clear()
-        module = types.ModuleType("solution" if mode == "serve" else "__main__")
-        sys.modules["__main__"] = sys.modules[module.__name__] = module
+        main[0] = main_module(request, source)
+        if mode == "script":  # the one that came from the zygote does not know that this is a file
+            sys.stdin = sys.__stdin__ = open(0, errors="surrogateescape", newline="\n", closefd=False)
+            sys.stdin.buffer.raw.name = "<stdin>"
         if mode == "verify":
             os._exit(verify(json.loads(source), Peer(3, None, 4)))
         program, wanted = marshal.loads(compiled)
         if request["prelude"]:  # only the names in use: to touch an object is to copy its page
-            vars(builtins if mode == "serve" else module).update((name, prelude()[name]) for name in wanted)
+            vars(builtins if mode == "serve" else main[0]).update((name, prelude()[name]) for name in wanted)
             sys.setrecursionlimit(50_000)
-        exec(program, module.__dict__)
+        exec(program, vars(main[0]))
         if mode == "serve":
-            Peer(3, module).serve()
+            Peer(3, main[0]).serve()
         status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
     except BaseException as error:
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next, limit=8)
-    with contextlib.suppress(BaseException):  # what an interpreter does at its end
-        if _thread._count():
-            threading._shutdown()
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:
-            status = status or 1
-    os._exit(status & 255)
+        status = report(error)
+    leave(status, main)
 
 
 # ---------------------------------------------------------------------------------------------------- the caller's side
@@ -620,7 +728,8 @@ class Zygote:
         command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote", *["--numpy"] * numpy]
         if outer == "firejail":
             command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown", *command]
-        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}  # one hash seed, so that a verdict can be repeated
+        # one hash seed, so that a verdict can be repeated; one malloc arena, since each takes 64 MB of address space
+        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
         environment |= {f"{k}_NUM_THREADS": "1" for k in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         self.outer, self.lock, self.number, self.pytest = outer, threading.Lock(), 0, False
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -645,7 +754,7 @@ class Zygote:
             raise SandboxError("sandbox: the zygote did not start: " + " ".join(text.split()))
         os.close(me)
         os.close(log)
-        self.layers, self.landlock_abi = set(hello["layers"]), hello["landlock_abi"]
+        self.layers, self.hello = set(hello["layers"]), hello
 
     def execute(self, jobs: list[tuple[dict, list[int]]], channel: tuple, backstop_s: float) -> list[dict]:
         """Runs one program, or a program's child and its verifier (the last job, whose end ends the others); replies in order.
@@ -658,7 +767,7 @@ class Zygote:
                 self.number += 1
             for end in channel:
                 end.close()
-            self.control.settimeout(backstop_s)
+            self.control.settimeout(min(backstop_s, 1e6))
             replies: dict[int, dict] = {}
             while len(replies) < len(jobs):
                 data = self.control.recv(65536)
@@ -735,11 +844,13 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
 
 
 def capabilities(outer: str = "") -> dict[str, Any]:
-    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all)."""
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full`
+    (all); `pytest`: whether {"pytest"} tests can run; `unreadable`: installed packages that programs cannot import."""
     zygote = zygote_for(outer)
     layers = {layer: layer in zygote.layers for layer in LAYERS}
     installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
-    return layers | {"landlock_abi": zygote.landlock_abi, "firejail": installed, "outer": outer, "full": all(layers.values())}
+    hello = {key: zygote.hello[key] for key in ("landlock_abi", "pytest", "unreadable")}
+    return layers | hello | {"firejail": installed, "outer": outer, "full": all(layers.values())}
 
 
 def memory_file(data: bytes = b"") -> int:
@@ -756,9 +867,10 @@ class Program:
     def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
                  prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
-        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20,
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2,
+                       "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
-                       "dev_stdin": "/dev/stdin" in code, "scratch": ""}
+                       "dev_stdin": "/dev/" in code or "/proc/self/fd" in code, "scratch": ""}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
@@ -787,7 +899,7 @@ class Program:
                 spec = self.limits | {
                     "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30,
                     "cpu_s": self.limits["cpu_s"] + 10,
-                    "wall_s": STARVED * self.limits["wall_s"] + 10}  # it ends when the program's child does
+                    "wall_s": self.limits["wall_s"] + 1}  # times STARVED; it ends when the program's child does
                 jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno(), clock]))
             numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
             try:
@@ -797,7 +909,7 @@ class Program:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
                             zygote.pytest = bool(zygote.control.send(b'{"import": "pytest"}'))
                         replies = zygote.execute(jobs, channel, STARVED * self.limits["wall_s"] + 60)
-                    except SandboxError:
+                    except BaseException:  # it may be at work still: whoever comes next must not get its replies
                         zygote.process.kill()
                         zygote.close()
                         with LOCK:
@@ -814,7 +926,8 @@ class Program:
                 status = "timeout"
             elif full:
                 status = "output_limit"
-            elif "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
+            elif reply["code"] == -signal.SIGKILL and not reply["why"] or (
+                    reply["code"] and "MemoryError" in stderr[-500:]):
                 status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
             elif reply["code"] != 0:
                 status = "error"
@@ -831,8 +944,9 @@ def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: 
 
     `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
     computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork (each process has the limits for itself). Raises
-    ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads
+    at a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
+    `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
         return program.once(stdin)[0]
@@ -874,8 +988,17 @@ def joined(text: Any) -> str:
     return "\n".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
-def as_cases(tests: dict) -> list[dict]:
-    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else."""
+def shown(text: str, most: int = 8000) -> str:
+    left, half = len(text) - most, most // 2
+    return text if left <= 0 else f"{text[:half]}\n... {left} characters ...\n{text[-half:]}"
+
+
+def as_cases(tests: dict | list[dict]) -> list[dict]:
+    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else.
+
+    A list is taken for what this function gave: so the tests of a problem are parsed once, not for each program."""
+    if isinstance(tests, list) and tests and all(isinstance(test, dict) and "kind" in test for test in tests):
+        return tests
     if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
         raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
     if "inputs" in tests:
@@ -883,6 +1006,8 @@ def as_cases(tests: dict) -> list[dict]:
         if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
             raise ValueError("sandbox: inputs and outputs must be lists of the same length, not empty")
         if not tests.get("fn_name"):
+            if None in inputs or None in outputs:
+                raise ValueError("sandbox: an input or output is null")
             return [{"kind": "stdin", "input": joined(i), "output": joined(o)} for i, o in zip(inputs, outputs)]
         cases = []
         for args, expected in zip(inputs, outputs):
@@ -924,7 +1049,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
     `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
     see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined. Raises ValueError for tests in no published format."""
+    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests
+    in no published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -932,6 +1058,10 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
         chosen = random.Random(json.dumps(tests, sort_keys=True)).sample(range(len(cases)), max_tests)
         cases = [cases[i] for i in sorted(chosen)]
     results: list[TestResult] = []
+    if any(case["kind"] == "pytest" for case in cases) and not capabilities(outer)["pytest"]:
+        raise ValueError("sandbox: the tests need pytest, which is not installed; pip install pytest")
+    if cases[0]["kind"] == "stdin" and compare != "livecodebench":  # which defines them for its stdin programs too
+        prelude = False
     with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1, prelude=prelude,
                  outer=outer, require=require) as program:
         for case in cases:
@@ -949,7 +1079,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
-            results.append(TestResult(passed, status, result.stdout, result.stderr, result.wall_s, result.cpu_s))
+            texts = shown(result.stdout), shown(result.stderr)  # whole, they would fill the memory of a worker
+            results.append(TestResult(passed, status, *texts, result.wall_s, result.cpu_s))
     return results
 
 
