@@ -17,14 +17,15 @@ Why the program cannot forge a verdict.
 - stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote
   unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected
   outputs stay with the caller, which compares after the program is dead.
-- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the test and
-  its expected values; the program's child serves calls. Whatever a program does to its side (patched builtins, sys.exit, os._exit,
-  writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to have returned, and the verifier's exit code
-  decides alone, after the whole test ran. The other design, test and program in one process, would give CPython's verdict for every
-  test and nothing against a program that looks for the expected value or patches `assert`; so the split stayed, and was made
-  identity-preserving instead: sandbox_judge.py says how, what is trusted, and what a forger could gain.
-- A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks that never
-  return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
+- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the
+  test and its expected values; the program's child serves calls. Whatever a program does to its side (patched
+  builtins, sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to
+  have returned, and the verifier's exit code decides alone, after the whole test ran. The other design, test and
+  program in one process, would give CPython's verdict for every test and nothing against a program that looks for the
+  expected value or patches `assert`; so the split stayed, and was made identity-preserving instead: sandbox_judge.py
+  says how, what is trusted, and what a forger could gain.
+- A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks
+  that never return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
 
 Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError
 instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
@@ -336,7 +337,10 @@ class Job(NamedTuple):
     cpu_s: float
     wall_s: float
     ready: int  # pipe: a byte comes when the child is confined
-    clock: int = -1  # memory file of a verifier: seconds that it has waited for this program, and since when it waits
+    clock: int = -1  # WAITS: a verifier, which may wait as long as its program may compute; or a memory file of a verifier: seconds that it has waited for this program, and since when it waits
+
+
+WAITS = -2
 
 
 def wall_used(job: Job, now: float) -> float:
@@ -456,7 +460,7 @@ def zygote_main() -> None:
         for fd, job in list(jobs.items()):
             used, wall = cpu_used(job.pid), wall_used(job, time.monotonic())
             why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * STARVED else ""
-            if wall >= looks[fd][0] and not why:  # does it sleep, or is the machine busy? load must decide no verdict
+            if wall >= looks[fd][0] and not why and job.clock != WAITS:  # does it sleep, or is the machine busy? load must decide no verdict
                 _, before, load = looks[fd]
                 looks[fd] = wall + job.wall_s, used, slowdown()
                 why = "wall" if (used - before) * max(load, looks[fd][2]) < 0.3 * job.wall_s else ""
@@ -473,7 +477,8 @@ def zygote_main() -> None:
         if request.get("import"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(request["import"])
-                for plugin in importlib.metadata.entry_points(group="pytest11"):  # half a second a test, if each loaded them
+                # half a second a test, if each test loaded them
+                for plugin in importlib.metadata.entry_points(group="pytest11"):
                     importlib.import_module(plugin.module)
         elif "kill" in request:
             for fd, job in list(jobs.items()):
@@ -495,12 +500,12 @@ def zygote_main() -> None:
                 child(request, fds, ready_w, layers, abi, base, rules)
             if pidns >= 0:
                 call("setns", pidns, NEWPID)
-            clock = os.dup(fds[6]) if request["mode"] == "serve" else -1
+            clock = os.dup(fds[6]) if request["mode"] == "serve" else WAITS if request["mode"] == "verify" else -1
             for fd in (*fds, ready_w):
                 os.close(fd)
             fd = os.pidfd_open(pid)
             jobs[fd] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
-            looks[fd] = request["wall_s"], 0.0, STARVED
+            looks[fd] = request["wall_s"] * (STARVED if clock == WAITS else 1), 0.0, STARVED
 
 
 def finish(control: socket.socket, job: Job, why: str) -> None:
@@ -549,13 +554,14 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
-        scratch = "/box/tmp"  # of the program and of its verifier: a test may read what the program writes, and the reverse
+        scratch = "/box/tmp"  # of the program and of its verifier: a test reads what the program writes, and the reverse
         if not os.path.islink("/tmp"):
             call("unshare", NEWNS)
             mount_scratch()
         if request["mode"] == "verify" and request["private"]:  # the test itself is nowhere in the program's namespace
             call("unshare", NEWNS)
-            call("mount", b"tmpfs", b"/verifier", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, b"size=16m,nr_inodes=512,mode=755")
+            flags = MS_NOSUID | MS_NODEV | MS_NOATIME
+            call("mount", b"tmpfs", b"/verifier", b"tmpfs", flags, b"size=16m,nr_inodes=512,mode=755")
     os.chdir(scratch)
     if request["dev_stdin"]:
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
@@ -686,7 +692,8 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
             os.dup2(channel, 3)
         if mode == "verify":
             os.dup2(clock, 4)
-        os.closerange(5 if mode == "verify" else 4 if channel >= 0 else 3, 1 << 16)  # the control socket, the cache, ... : nothing of ours stays open
+        # the control socket, the cache, ... : nothing of ours stays open
+        os.closerange(5 if mode == "verify" else 4 if channel >= 0 else 3, 1 << 16)
         sys.argv = ["solution.py"]
         if mode != "verify":  # which imports nothing that the program could have written
             sys.path.insert(0, os.getcwd())
@@ -891,8 +898,9 @@ class Program:
                 clock = new()
                 jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno(), clock])
                 spec = self.limits | {
-                    "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10,
-                    "wall_s": STARVED * self.limits["wall_s"] + 10}  # it ends when the program's child does
+                    "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30,
+                    "cpu_s": self.limits["cpu_s"] + 10,
+                    "wall_s": self.limits["wall_s"] + 1}  # times STARVED; it ends when the program's child does
                 jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno(), clock]))
             numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
             try:
@@ -914,7 +922,8 @@ class Program:
             full = any(os.fstat(fd).st_size >= limit for fd in (out, err))
             stderr = contents(err, limit).decode("utf-8", "replace")
             status = "ok"
-            if any(r["why"] in ("cpu", "wall") or r["code"] == -signal.SIGXCPU for r in replies):  # the verifier's too: by its doing
+            # the verifier's too: it is the program's doing, or the test takes too long with it
+            if any(r["why"] in ("cpu", "wall") or r["code"] == -signal.SIGXCPU for r in replies):
                 status = "timeout"
             elif full:
                 status = "output_limit"
@@ -1026,7 +1035,7 @@ def as_cases(tests: dict | list[dict]) -> list[dict]:
 
 
 def check_tests(tests: dict) -> None:
-    """Raises ValueError for a ground truth in which no test can ever call the program (every program would fail it): for loaders."""
+    """Raises ValueError for a ground truth with a test that can never call the program (all fail it); for loaders."""
     for number, case in enumerate(as_cases(tests)):
         if case["kind"] in ("functional", "pytest") and (why := never_calls(case["code"], case["kind"] == "pytest")):
             raise ValueError(f"sandbox: {case['kind']} test {number + 1} can never call the program: {why}")
@@ -1066,7 +1075,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = result.status == "ok" and same_output(result.stdout, case["output"], compare, tolerance)
                 status = "ok" if passed else "wrong" if result.status == "ok" else result.status
             else:
-                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": "inspect" in code or "signature" in code})
+                looks = "inspect" in code or "signature" in code
+                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": looks})
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
