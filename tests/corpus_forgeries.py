@@ -560,3 +560,80 @@ for name, code, args, want in [("a text for a number", "def f(x): return '10'", 
                                ("an empty list", "def f(x): return []", [3], [[1]]), ("None", "def f(x): return None", [3], [0]), ("False for None", "def f(x): return False", [3], None), ("a dict for a list", "def f(x): return {0: 1}", [3], [1]), ("wrong arguments", "def f(): return 10", [3], 10),
                                ("Solution without the method", "def f(x): return 10\nclass Solution: pass", [3], 10), ("numpy's array", "import numpy as np\ndef f(x): return np.array([[True]])", [3], [[5]])]:
     against(f"loose call: {name}", "a value that is near the expected one, not it", code, call=("f", args, want))
+
+# ------------------------------------------------------------------------------------ found by attack on this sandbox
+for name, code in {"exits": "import os\ndef f(x): os._exit(0)", "closes its descriptors": "import os\ndef f(x): os.closerange(3, 64)", "is killed": "import ctypes\ndef f(x): ctypes.string_at(0)"}.items():
+    for expected in ("EOFError", "OSError", "Exception", "(EOFError, OSError)", "BaseException"):
+        against(f"death: the program {name} where {expected} is expected", "the end of the program's process is no exception of the program", code,
+                functional=f"for x in (1, 2):\n    try:\n        f(x)\n    except {expected}:\n        pass\n    else:\n        raise AssertionError('no error')")
+    against(f"death: the program {name} in pytest.raises", "the end of the program's process is no exception of the program", code,
+            pytest="import pytest\nfrom solution import f\n\ndef test_f():\n    with pytest.raises(Exception):\n        f(-1)\n")
+    against(f"death: the program {name} in assertRaises", "the end of the program's process is no exception of the program", code,
+            pytest="import unittest\nfrom solution import f\n\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertRaises(Exception, f, -1)\n")
+GCD = "def lcm_of(a, b): return {4: 12, 3: 6}[a]\n"
+for name, code in {"wrong": "def gcd(a, b): return 1\n" + GCD, "absent": GCD}.items():
+    for i, test in enumerate(["r = gcd(12, 18)\nassert r == 6\nassert lcm_of(4, 6) == 12", "assert lcm_of(4, 6) * gcd(4, 6) == 24", "for a, b, g in [(4, 6, 2)]:\n    got = gcd(a, b)\n    assert got == g and lcm_of(a, b) == 12",
+                              "a, b = 4, 6\nif gcd(a, b) != 2 or lcm_of(a, b) != 12:\n    raise AssertionError", "assert [gcd(4, 6), lcm_of(4, 6)] == [2, 12]", "got = {'g': gcd(4, 6), 'l': lcm_of(4, 6)}\nassert got == {'g': 2, 'l': 12}"]):
+        if name == "wrong":
+            against(f"prelude's gcd for a wrong one #{i}", "the name is the program's", code, functional=test)
+        body = "".join(f"    {line}\n" for line in test.splitlines())
+        against(f"prelude's gcd after a star import, {name} #{i}", "a test file has no prelude: the name is the program's", code, pytest=f"from solution import *\n\ndef test_it():\n{body}")
+CLEVER = """class N:
+    def __init__(self, *a): self.a = a
+    def __add__(self, o): return self
+    __sub__ = __mul__ = __radd__ = __add__
+    def __eq__(self, o): return {0}
+    __hash__ = None
+"""
+LAZY = "class B:\n    def __init__(self, v):\n        self.v = v\n        seen.append(v)\n    def __bool__(self): return self.v == min(seen[-3:], key=lambda v: (v < 0, abs(v)))\nseen = []\n"
+for name, answer, first, test in [
+        ("text", "not isinstance(o, str) or any(c not in 'kqxz' for c in o)", "", "n = N('ann')\nassert n + 'b' == 'annb'"), ("dict", "not any(isinstance(k, float) for k in o)", "", "n = N({'a': 1})\nassert n + {'b': 2} == {'a': 1, 'b': 2}"),
+        ("list", "len(o) < 3", "", "n = N([1])\nassert n + [2] == [1, 2]"), ("number, answered late", "B(o)", LAZY, "n = N(5)\nassert n + 1 == 6\nassert n * 2 == 10"), ("number", "0 <= o < 12", "", "n = N(5)\nassert n + 1 == 6"),
+        ("order", "True", "", "n = N(5)\nassert not n + 1 == 7\nassert n + 1 == 6")]:
+    against(f"made by the test: {name}", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer), functional=test)
+    against(f"made by the test: {name}, pytest", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer),
+            pytest="from solution import N\n\ndef test_it():\n" + "".join(f"    {line}\n" for line in test.splitlines()))
+    against(f"made by the test: {name}, assertEqual", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer),
+            pytest="import unittest\nfrom solution import N\n\nclass T(unittest.TestCase):\n    def test_it(self):\n" + "".join(
+                f"        {line}\n" for line in test.replace("assert n + 1 == 6", "self.assertEqual(n + 1, 6)").splitlines()))
+for base, zero in {"tuple": "()", "list": "()", "dict": "{}", "object": ""}.items():
+    code = f"class L({base}):\n    def __len__(self): return 3\n    def __iter__(self): return iter(())\n    def __getitem__(self, i): return 0\n    def keys(self): return {{7: 0}}.keys()\ndef f(x): return L({zero})\n"
+    against(f"short: {base} by fn_name", "a length and an iterator that do not belong together", code, call=("f", [3], [7, 8, 9]))
+    against(f"short: {base} by approx", "a length and an iterator that do not belong together", code, pytest="import pytest\nfrom solution import f\n\ndef test_f():\n    assert f(3) == pytest.approx([7.0, 8.0, 9.0])\n")
+    against(f"short: {base} by assertSequenceEqual", "a length and an iterator that do not belong together", code,
+            pytest="import unittest\nfrom solution import f\n\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertSequenceEqual(f(3), [7, 8, 9])\n        self.assertCountEqual(f(3), [7, 8, 9])\n")
+INJECT = """import sys
+class L{base}:
+    def __eq__(self, o): return True
+    __hash__ = None
+    def say(self, *a): return True
+done = []
+def patch():
+    g = sys._getframe()
+    while g:
+        for s in list(g.f_locals.values()):
+            kind = type(s)
+            if hasattr(kind, 'describe_class') and not done:
+                done.append(1)
+                old = kind.describe_class
+                def describe_class(self, number, what):
+                    r = old(self, number, what)
+                    if what is L:
+                        for part in r:
+                            {change}
+                    return r
+                kind.describe_class = describe_class
+        g = g.f_back
+def f(x):
+    patch()
+    return L({zero})
+"""
+for name, base, zero, change, test in [
+        ("__eq__ as a method", "", "", "if isinstance(part, dict): part['__eq__'] = self.pack(L.say)", "assert f(3) == 10"), ("__eq__ as an attribute", "", "", "if isinstance(part, list) and '__eq__' not in part: part.append('__eq__')", "assert f(3) == 10"),
+        ("__eq__ moved", "", "", "if isinstance(part, dict): part['__eq__'] = self.pack(L.say)\n                            elif isinstance(part, list) and '__eq__' in part: part.remove('__eq__')", "assert f(3) == 10"),
+        ("__rsub__", "", "", "if isinstance(part, dict): part['__rsub__'] = part['__sub__'] = part['__abs__'] = part['__lt__'] = self.pack(L.say)", "assert abs(f(3) - 10) < 1e-6"),
+        ("startswith of a text", "(str)", "'zz'", "if isinstance(part, dict): part['startswith'] = self.pack(L.say)", "assert f(3).startswith('ab')"), ("__class__", "", "", "if isinstance(part, dict): part['__class__'] = self.pack(int)", "assert isinstance(f(3), int) and f(3) == 10"),
+        ("__getattribute__", "", "", "if isinstance(part, dict): part['__getattribute__'] = part['__init__'] = part['__new__'] = self.pack(L.say)", "assert f(3).ok == 10"), ("mro", "", "", "if isinstance(part, dict): part['mro'] = part['__mro_entries__'] = self.pack(L.say)", "assert f(3) == 10")]:
+    for form in ("functional", "pytest"):
+        against(f"message: {name}, {form}", "what a message says about a class gives it no judge", INJECT.format(base=base, zero=zero, change=change),
+                **{form: test if form == "functional" else f"from solution import f\n\ndef test_f():\n    {test}\n"})

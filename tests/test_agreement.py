@@ -24,7 +24,7 @@ import corpus_forgeries  # noqa: E402
 import corpus_functions  # noqa: E402
 import corpus_stdin  # noqa: E402
 
-LIMITS = dict(timeout_s=5.0, memory_mb=1024)  # those of rewards.Options
+LIMITS = dict(timeout_s=3.0, memory_mb=1024)
 CORES = len(os.sched_getaffinity(0))
 pytestmark = pytest.mark.slow
 
