@@ -1,8 +1,12 @@
 """stdin programs end as CPython ends: every program here runs in the sandbox and under this interpreter, and both must print
 the same and agree on whether it succeeded."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,8 +37,8 @@ PROGRAMS = {
     "__del__ in a cycle": DEL + "a = A(1)\na.me = a\nprint('end')",
     "__del__ of a function's default": DEL + "def f(x=A(1)): pass\nprint('end')",
     "__del__ of a class attribute": DEL + "class B: a = A(1)\nprint('end')",
-    "__del__ of a module that outlives": DEL + "import math\na = A(1)\nmath.keep = lambda: a\nprint('end')",
-    "__del__ sees None": "class A:\n    def __del__(self): print(helper)\ndef helper(): pass\nimport math\nmath.keep = lambda: helper\n_a = A()\nprint('end')",
+    "__del__ of what builtins keep": DEL + "import builtins\na = A(1)\nbuiltins.keep = lambda: a\nprint('end')",
+    "__del__ sees None": "class A:\n    def __del__(self): print(helper is None)\ndef helper(): pass\nimport builtins\nbuiltins.keep = lambda: helper\n_a = A()\nprint('end')",
     "__del__ after an exception": DEL + "a = A(1)\nraise ValueError",
     "__del__ after sys.exit": DEL + "import sys\na = A(1)\nsys.exit()",
     "__del__ prints to a replaced stdout": DEL + "import io, sys\na = A(1)\nsys.stdout = io.StringIO()",
@@ -172,3 +176,77 @@ def test_as_cpython(name, tmp_path):
     # the verdict on a test is the same: only a program that printed this and left with 0 passes
     graded = sandbox.run_tests(PROGRAMS[name], {"inputs": [INPUT], "outputs": [real.stdout.decode()]}, timeout_s=20)
     assert [r.passed for r in graded] == [real.returncode == 0]
+
+
+# ---------------------------------------------------------------------------------------------------- the caller's side
+class Late(Exception):
+    pass
+
+
+def test_an_exception_in_the_caller_does_not_shift_replies():
+    """Whatever interrupts a call, the next one gets its own reply."""
+    def ring(*_):
+        raise Late
+    old = signal.signal(signal.SIGALRM, ring)
+    try:
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(Late):
+                sandbox.run("import time\ntime.sleep(2)\nprint('late')", timeout_s=5)
+            assert sandbox.run("print('next')").stdout == "next\n"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert sandbox.run("print(1)", timeout_s=1e9).stdout == "1\n" and sandbox.run("print(2)").stdout == "2\n"
+
+
+def test_results_keep_both_ends_of_long_texts():
+    code = "print('begin')\nprint('\\U0001F600' + 'x' * 10 ** 6)\nprint('end')\nimport sys\nprint('y' * 10 ** 6, file=sys.stderr)"
+    results = sandbox.run_tests(code, {"inputs": [""] * 3, "outputs": ["begin\n\U0001F600" + "x" * 10 ** 6 + "\nend\n"] * 3})
+    assert [r.passed for r in results] == [True] * 3
+    for result in results:
+        assert result.stdout.startswith("begin\n") and result.stdout.endswith("end\n") and "characters" in result.stdout
+        assert sys.getsizeof(result.stdout) + sys.getsizeof(result.stderr) < 100_000
+
+
+def test_processes_are_counted():
+    code = ("import os, time\nn = 0\ntry:\n    while True:\n        if os.fork() == 0:\n            time.sleep(1)\n            os._exit(0)\n        n += 1\n"
+            "except OSError: print(n)")
+    for processes in (2, 4):
+        assert sandbox.run(code, processes=processes).stdout == f"{processes - 1}\n"
+
+
+INSTALLATION = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, sys.argv[1])
+import sandbox
+look = "import os\\ntry: print(open({!r}).read())\\nexcept OSError as e: print(type(e).__name__)"
+found = {"able": sandbox.capabilities(), "project": sandbox.run(look.format(sys.argv[2])).stdout,
+         "library": sandbox.run("import plain_package\\nprint(plain_package.x)").stdout}
+try:
+    sandbox.run_tests("x = 1", {"pytest": "from solution import x\\ndef test_x(): assert x == 1"})
+except ValueError as error:
+    found["pytest"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_what_is_installed(tmp_path):
+    """A private package and a missing pytest are reported, and an editable install does not bring the project into the sandbox."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (packages,) = (tmp_path / "venv").glob("lib/*/site-packages")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "answers.json").write_text("the expected outputs")
+    (packages / "editable.pth").write_text(str(tmp_path / "project"))
+    for name in ("plain_package", "private_package"):
+        (packages / name).mkdir()
+        (packages / name / "__init__.py").write_text("x = 5")
+    (packages / "private_package").chmod(0o700)
+    done = subprocess.run([tmp_path / "venv" / "bin" / "python", "-c", INSTALLATION, str(Path(sandbox.__file__).parent), str(tmp_path / "project" / "answers.json")],
+                          capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["project"] == "FileNotFoundError\n" and found["library"] == "5\n"
+    assert found["able"]["pytest"] is False and "pip install pytest" in found["pytest"]
+    assert found["able"]["unreadable"] == ([str(packages / "private_package")] if os.getuid() == 0 else [])
