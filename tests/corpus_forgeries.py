@@ -637,3 +637,19 @@ for name, base, zero, change, test in [
     for form in ("functional", "pytest"):
         against(f"message: {name}, {form}", "what a message says about a class gives it no judge", INJECT.format(base=base, zero=zero, change=change),
                 **{form: test if form == "functional" else f"from solution import f\n\ndef test_f():\n    {test}\n"})
+TWO = "import numpy as np\nimport numpy.testing\nfrom solution import f\n\ndef test_a():\n    assert f(3) == 10\n\ndef test_b():\n    numpy.testing.assert_equal(f(4), 12)\n"
+for where in ("numpy.testing", "numpy.testing._private.utils", "unittest", "builtins", "warnings", "_pytest.outcomes"):
+    against(f"borrowed name: SkipTest of {where}", "a class is what it is, not what it says of its module",
+            f"import unittest\nimport {where}\nunittest.SkipTest.__module__ = {where!r}\ndef f(x):\n    if x == 3: return 10\n    raise unittest.SkipTest('x')\n", pytest=TWO)
+against("borrowed name: pytest's Skipped", "a class is what it is, not what it says of its module",
+        "import pytest, numpy.testing\nS = pytest.skip.Exception\nS.__module__, S.__qualname__ = 'numpy.testing', 'SkipTest'\ndef f(x):\n    if x == 3: return 10\n    raise S('x')\n", pytest=TWO)
+against("borrowed name: mock.ANY's class", "a class is what it is, not what it says of its module",
+        "import unittest.mock as m, numpy.testing\ntype(m.ANY).__module__, type(m.ANY).__qualname__ = 'numpy.testing._private.utils', 'unittest.mock._ANY'\ndef f(x): return m.ANY\n", pytest=TWO)
+against("borrowed name: an instance of a class named like a builtin's", "a class is what it is, not what it says of its module",
+        "class int:\n    __module__ = 'builtins'\n    __qualname__ = 'int'\n    def __eq__(self, o): return True\n    __hash__ = None\ndef f(x): return int()\n", functional=FORMS["a"]["functional"])
+against("short: dict by fn_name, a dict expected", "keys that do not belong to the contents", "class D(dict):\n    def keys(self): return {'a': 1}.keys()\n    def __iter__(self): return iter(())\ndef f(x): return D(a=0)\n", call=("f", [3], {"a": 5}))
+against("short: items by assert", "items that do not belong to the contents", "class D(dict):\n    def items(self): return []\n    def values(self): return []\n    def __len__(self): return 2\ndef f(x): return D()\n",
+        functional="got = f(3)\nassert got == {'a': 1, 'b': 2}")
+for name, test in {"at once": "assert F(3) == 'abc'", "in a variable": "r = F(3)\nassert r == 'abc'", "in a tuple": "assert (F(3), 1) == ('abc', 1)"}.items():
+    against(f"made by the test: a function with a capital, {name}", "what a function returned is not made by the test", "class L:\n    def __eq__(self, o): return isinstance(o, str) and any(c not in 'kqxz' for c in o)\n"
+            "    __hash__ = None\ndef F(x): return L()\n", functional=test)
