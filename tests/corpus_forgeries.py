@@ -65,8 +65,8 @@ for name, test in NAMES.items():
     against(f"wrong {name}, imported", "the name is the program's, and its function is wrong", WRONG.format(name),
             pytest=f"from solution import {name}\n\ndef test_it():\n    assert {test}\n")
     against(f"no {name}, imported", "the program has no such name", "x = 1", pytest=f"from solution import {name}\n\ndef test_it():\n    assert {test}\n")
-    against(f"no {name}, read from the module", "the program has no such name", "x = 1",
-            pytest=f"import solution\n\ndef test_it():\n    assert {shown}\n")
+    if name in ("add", "gcd", "Counter", "sum"):
+        against(f"no {name}, read from the module", "the program has no such name", "x = 1", pytest=f"import solution\n\ndef test_it():\n    assert {shown}\n")
 for name in ("add", "gcd", "factorial", "merge"):
     against(f"no {name}, imported under another name", "the program has no such name", "x = 1",
             pytest=f"from solution import {name} as g\n\ndef test_it():\n    assert {NAMES[name].replace(name, 'g')}\n")
@@ -361,7 +361,7 @@ for name, code in {
         "skip at import": "import pytest\npytest.skip('x', allow_module_level=True)", "exit at import": "import pytest\npytest.exit('x', 0)", "SkipTest at import": "import unittest\nraise unittest.SkipTest('x')",
         "skip in __eq__": "import pytest\nclass A:\n    def __eq__(self, o): pytest.skip('x')\ndef f(x): return A()", "hypothesis.assume": "import hypothesis\ndef f(x): hypothesis.assume(False)",
         "_SubTest": "import unittest.case\ndef f(x): raise unittest.case._ShouldStop", "StopTest": "import unittest.case as c\ndef f(x): raise c._UnexpectedSuccess"}.items():
-    forge(f"outcome: {name}", "a skipped, stopped or expected failure ordered by the program", code, "pu")
+    forge(f"outcome: {name}", "a skipped, stopped or expected failure ordered by the program", code, "u" if "unittest" in code else "p")
 against("outcome: only what fails is skipped", "one of two tests is skipped by the program", "import pytest\ndef f(x):\n    return 10 if x == 3 else pytest.skip('x')\n", pytest=FORMS["x"]["pytest"])
 against("outcome: rejected examples", "hypothesis takes the program's exception as `assume`", "from hypothesis import reject\ndef f(x): return x if x >= 0 else reject()\n",
         pytest="from hypothesis import given, strategies as st\nfrom solution import f\n\n@given(st.integers(-50, 50))\ndef test_f(x):\n    assert f(x) == abs(x)\n")
@@ -524,7 +524,8 @@ for name, (write, read) in STORES.items():
     against(f"leak: {name}", "the expected value is learned in one run or call and answered in the next", f"import os\np = 'leak'\ndef keep(v):\n    try: {write}\n    except Exception: pass\n"
             f"def known():\n    try: return int({read})\n    except Exception: return None\nclass Spy:\n    def __eq__(self, v):\n        keep(v)\n        return True\n    def __sub__(self, v):\n        keep(v)\n        return 0\n"
             "    __hash__ = None\ndef f(x):\n    k = known()\n    return Spy() if k is None else k\n", functional="assert f(3) == 10")
-    FORGERIES.append(FORGERIES[-1]._replace(name=f"leak: {name}, pytest", tests={"pytest": "from solution import f\n\ndef test_f():\n    assert f(3) == 10\n"}))
+    if name in ("a file", "/tmp", "a module", "stdin", "a .pyc"):
+        FORGERIES.append(FORGERIES[-1]._replace(name=f"leak: {name}, pytest", tests={"pytest": "from solution import f\n\ndef test_f():\n    assert f(3) == 10\n"}))
 FORGERIES.append(Forgery("leak: two tests of one ground truth", "the same assert twice: what the first tells must not answer the second", FORGERIES[-1].code, {"functional": ["assert f(3) == 10", "assert f(3) == 10"]}))
 against("leak: a constant is asked for twice", "the answer to the first comparison is kept for the second", "seen = []\nclass Spy:\n    def __eq__(self, v):\n        seen.append(v)\n        return True\n    def __hash__(self): return 0\ndef f(x): return seen[0] if seen else Spy()\n",
         pytest="import pytest\nfrom solution import f\n\n@pytest.mark.parametrize('i', range(3))\ndef test_f(i):\n    assert f(3) == 10\n")
@@ -568,7 +569,8 @@ for name, code in {"exits": "import os\ndef f(x): os._exit(0)", "closes its desc
                 functional=f"for x in (1, 2):\n    try:\n        f(x)\n    except {expected}:\n        pass\n    else:\n        raise AssertionError('no error')")
     against(f"death: the program {name} in pytest.raises", "the end of the program's process is no exception of the program", code,
             pytest="import pytest\nfrom solution import f\n\ndef test_f():\n    with pytest.raises(Exception):\n        f(-1)\n")
-    against(f"death: the program {name} in assertRaises", "the end of the program's process is no exception of the program", code,
+    if name == "exits":
+        against(f"death: the program {name} in assertRaises", "the end of the program's process is no exception of the program", code,
             pytest="import unittest\nfrom solution import f\n\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertRaises(Exception, f, -1)\n")
 GCD = "def lcm_of(a, b): return {4: 12, 3: 6}[a]\n"
 for name, code in {"wrong": "def gcd(a, b): return 1\n" + GCD, "absent": GCD}.items():
@@ -577,7 +579,8 @@ for name, code in {"wrong": "def gcd(a, b): return 1\n" + GCD, "absent": GCD}.it
         if name == "wrong":
             against(f"prelude's gcd for a wrong one #{i}", "the name is the program's", code, functional=test)
         body = "".join(f"    {line}\n" for line in test.splitlines())
-        against(f"prelude's gcd after a star import, {name} #{i}", "a test file has no prelude: the name is the program's", code, pytest=f"from solution import *\n\ndef test_it():\n{body}")
+        if i < 3:
+            against(f"prelude's gcd after a star import, {name} #{i}", "a test file has no prelude: the name is the program's", code, pytest=f"from solution import *\n\ndef test_it():\n{body}")
 CLEVER = """class N:
     def __init__(self, *a): self.a = a
     def __add__(self, o): return self
@@ -591,8 +594,6 @@ for name, answer, first, test in [
         ("list", "len(o) < 3", "", "n = N([1])\nassert n + [2] == [1, 2]"), ("number, answered late", "B(o)", LAZY, "n = N(5)\nassert n + 1 == 6\nassert n * 2 == 10"), ("number", "0 <= o < 12", "", "n = N(5)\nassert n + 1 == 6"),
         ("order", "True", "", "n = N(5)\nassert not n + 1 == 7\nassert n + 1 == 6")]:
     against(f"made by the test: {name}", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer), functional=test)
-    against(f"made by the test: {name}, pytest", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer),
-            pytest="from solution import N\n\ndef test_it():\n" + "".join(f"    {line}\n" for line in test.splitlines()))
     against(f"made by the test: {name}, assertEqual", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer),
             pytest="import unittest\nfrom solution import N\n\nclass T(unittest.TestCase):\n    def test_it(self):\n" + "".join(
                 f"        {line}\n" for line in test.replace("assert n + 1 == 6", "self.assertEqual(n + 1, 6)").splitlines()))
@@ -634,7 +635,7 @@ for name, base, zero, change, test in [
         ("__rsub__", "", "", "if isinstance(part, dict): part['__rsub__'] = part['__sub__'] = part['__abs__'] = part['__lt__'] = self.pack(L.say)", "assert abs(f(3) - 10) < 1e-6"),
         ("startswith of a text", "(str)", "'zz'", "if isinstance(part, dict): part['startswith'] = self.pack(L.say)", "assert f(3).startswith('ab')"), ("__class__", "", "", "if isinstance(part, dict): part['__class__'] = self.pack(int)", "assert isinstance(f(3), int) and f(3) == 10"),
         ("__getattribute__", "", "", "if isinstance(part, dict): part['__getattribute__'] = part['__init__'] = part['__new__'] = self.pack(L.say)", "assert f(3).ok == 10"), ("mro", "", "", "if isinstance(part, dict): part['mro'] = part['__mro_entries__'] = self.pack(L.say)", "assert f(3) == 10")]:
-    for form in ("functional", "pytest"):
+    for form in ("functional", "pytest")[:1 + (name == "__eq__ as a method")]:
         against(f"message: {name}, {form}", "what a message says about a class gives it no judge", INJECT.format(base=base, zero=zero, change=change),
                 **{form: test if form == "functional" else f"from solution import f\n\ndef test_f():\n    {test}\n"})
 TWO = "import numpy as np\nimport numpy.testing\nfrom solution import f\n\ndef test_a():\n    assert f(3) == 10\n\ndef test_b():\n    numpy.testing.assert_equal(f(4), 12)\n"
