@@ -654,3 +654,9 @@ against("short: items by assert", "items that do not belong to the contents", "c
 for name, test in {"at once": "assert F(3) == 'abc'", "in a variable": "r = F(3)\nassert r == 'abc'", "in a tuple": "assert (F(3), 1) == ('abc', 1)"}.items():
     against(f"made by the test: a function with a capital, {name}", "what a function returned is not made by the test", "class L:\n    def __eq__(self, o): return isinstance(o, str) and any(c not in 'kqxz' for c in o)\n"
             "    __hash__ = None\ndef F(x): return L()\n", functional=test)
+for name, code in {"through __dict__": "def f(m): m.__dict__['assert_called_once_with'] = lambda *a, **k: None\n", "through vars": "def f(m): vars(m).update(assert_called_once_with=print)\n",
+                   "by setattr": "def f(m): m.assert_called_once_with = lambda *a, **k: None\n", "by configure_mock": "def f(m): m.configure_mock(assert_called_once_with=lambda *a, **k: None)\n",
+                   "in its class": "def f(m): type(m).assert_called_once_with = lambda *a, **k: None\n", "with an argument that equals all": PLAIN_LIAR + "def f(m): m(Liar())\n"}.items():
+    against(f"tool: a mock silenced {name}", "the test's mock is the test's", code, pytest="from unittest.mock import Mock\nfrom solution import f\n\ndef test_f():\n    m = Mock(return_value=3)\n    f(m)\n    m.assert_called_once_with(7)\n")
+against("tool: a method of the test's object through __dict__", "the test's object keeps its methods", "def f(judge):\n    judge.__dict__['ok'] = lambda v: True\n    return 0\n",
+        functional="class Judge:\n    def ok(self, v):\n        return v == 10\nj = Judge()\nassert j.ok(f(j))")
