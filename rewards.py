@@ -1,8 +1,8 @@
-"""Verifiers: (data_source, response, ground truth) -> Reward, and the pool of worker processes that runs them.
+"""Verifiers: (data_source, response, ground truth) -> Reward, and the pool of workers that runs them.
 
-    reward = score("math_longcot_math_verify", "<think>...</think>So it is \\boxed{42}.", "42")  # (1.0, True, "correct")
+    reward = score("math_longcot_math_verify", "<think>..</think>So it is \\boxed{42}.", "42")  # (1.0, True, "correct")
     with RewardPool(workers=8, timeout_s=10) as pool:
-        rewards = pool.score_batch([dict(data_source=..., response=..., ground_truth=..., prompt_tail="<think>\n"), ...])
+        rewards = pool.score_batch([dict(data_source=..., response=..., ground_truth=..., prompt_tail="<think>\n")])
 
 | data_source | think tags | ground truth | what counts after the last `</think>` |
 |---|---|---|---|
@@ -11,18 +11,18 @@
 | `coder1_longcot`, `toy:code` | asked for | tests, see `tests_of` | the last Python block |
 | `coder1` | no: ordinary instruct models | the same | the same |
 | `livecodebench` | no | the same: all tests, its comparison, 6 s a test | the last block |
-Another name that holds one of these is judged by the longest such, with a warning. Own verifiers: `load("my_rewards.py")`.
+Another name that holds one of these is judged by the longest such, with a warning.
 
-Math. The judge is math_verify. Only the answer is handed to it, as `\\boxed{answer}`: the length of a response costs nothing.
-- Boxes side by side (`\\boxed{1} and \\boxed{2}`), which math_verify joins to a set, count if the last or the set is right.
-- Without a box, or if the last one is empty or never closed, math_verify reads the last 4,000 characters in its own way.
+Math. The judge is math_verify, on `\\boxed{answer}` alone: the length of a response costs nothing.
+- Boxes side by side (`\\boxed{1} and \\boxed{2}`), a set for math_verify, count if the last or the set is right.
+- Without a box, or if the last is empty or never closed, math_verify reads the last 4,000 characters in its own way.
 - Two plain integers are compared here; tests/test_rewards.py compares that with math_verify on thousands of pairs.
 math_verify guards itself with SIGALRM, which works only in a main thread, cannot stop a long call inside C and turns a
 timeout into "wrong". Its timeouts are therefore off; pebble kills the worker, and the Reward says `verifier_timeout`.
 
-Code. sandbox.py runs the program against at most `max_tests` tests, drawn once per ground truth, so that all responses to
-a problem meet the same ones. `pass_rate` p, `signed_pass_rate` 2p - 1 (as released), `all_or_nothing` 1 or -1 (it stops at
-the first failure, the others cannot). A failure of the sandbox is tried again alone, then reported as `sandbox_error`.
+Code. sandbox.py runs the program against at most `max_tests` tests, the same for a problem's responses. `pass_rate`
+p, `signed_pass_rate` 2p - 1 (as released), `all_or_nothing` 1 or -1 (it stops at the first failure, the others cannot).
+A failure of the sandbox is tried again alone, then reported as `sandbox_error`.
 
 Scores of math: correct 1, wrong -1. Where think tags are asked for, a missing `</think>` (checked first) or `<think>`
 costs -1 too, so that a truncated response never beats an honest wrong one (the released system gave -0.5 and -2:
@@ -30,31 +30,24 @@ costs -1 too, so that a truncated response never beats an honest wrong one (the 
 `verifier_timeout`, `verifier_error` and `sandbox_error` say that the verifier failed, not the response: such a Reward
 carries the score of a wrong answer, so that nobody gains by it, and correct=False; a trainer should leave it out.
 
-A new reward is a function `(text after </think>, ground_truth, options) -> Reward`, or -> Job if it is slow or may hang (a
-Job runs in a worker: its function stands at the top level of a file), and an entry in VERIFIERS.
+A new reward is a function `(text after </think>, ground_truth, options) -> Reward`, or -> Job if it is slow or may hang
+(it runs in a worker: a function at the top level of a file), and an entry in VERIFIERS, here or in a file for `load`.
 """
 
-import ast
 import atexit
-import builtins
 import ctypes
 import functools
-import hashlib
 import importlib.util
 import io
-import itertools
 import json
 import logging
 import multiprocessing.context
 import multiprocessing.spawn
 import os
 import pickle
-import random
-import re
 import resource
 import signal
 import sys
-import textwrap
 import threading
 import time
 import traceback
@@ -65,11 +58,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import answers
 import sandbox
+from answers import Tests, after_thinking, as_box, boxes, check_math, kind_of, plain_verdict, program_of, tests_of
 
-TAIL = 4000  # characters that math_verify sees of a response without a box; its regexes are quadratic at worst
-WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError, not in the OOM killer
-MANY = 32  # boxes side by side that are read as one set; more are no answer but an attempt on the verifier
+extract_answer, _chosen = answers.extract_answer, answers._chosen
+WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError
+SAID: set = set()  # keys of `say`
 
 
 class Reward(NamedTuple):
@@ -105,14 +100,10 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.code_reward not in ("pass_rate", "signed_pass_rate", "all_or_nothing"):
-            raise ValueError(f"code_reward {self.code_reward!r}; expected pass_rate, signed_pass_rate or all_or_nothing")
+            raise ValueError(f"code_reward {self.code_reward!r}; expected pass_rate, signed_pass_rate, all_or_nothing")
 
 
-SAID: set = set()
-
-
-def say(text: str, key: Any) -> None:
-    """Warns once a key."""
+def say(text: str, key: Any) -> None:  # once a key
     if key not in SAID:
         SAID.add(key)
         warnings.warn(f"rewards: {text}", stacklevel=3)
@@ -123,71 +114,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300] + at
 
 
-# ---------------------------------------------------------------------------------------------------------------- answer
-def after_thinking(response: str) -> str:
-    return response[response.rfind("</think>") + len("</think>"):] if "</think>" in response else response
-
-
-def boxes(text: str) -> list[str]:
-    r"""Contents of the last `\boxed{}` and of those right before it that math_verify would join with it, last one first.
-    Empty if the last box is empty or is not closed. Of nested boxes the innermost counts."""
-    found, end = [], len(text)
-    while len(found) < MANY and (start := text.rfind("\\boxed{", 0, end)) >= 0:
-        depth = 0
-        for brace in re.compile(r"[{}]").finditer(text, start, end if found else len(text)):
-            depth += 1 if brace.group() == "{" else -1
-            if depth == 0:
-                break
-        if depth:
-            break
-        contents = text[start + 7:brace.start()].strip()
-        between = text[brace.end():end] if found else ""
-        # math_verify's rule for boxes that belong together (latex2sympy2_extended, extract_boxed_content)
-        if not contents or found and len(between) >= 10 and not (
-                len(between) < 70 and contents != found[-1] and re.search(r"\b(and|or)\b|,|;", between)):
-            break
-        percent = re.match(r"\s*(?:\$\$?|\\\)|\\\])\s*(?:\\?%|[Pp]ercent|[Pp]ct)", text[brace.end():brace.end() + 30])
-        found.append(contents + r"\%" if percent else contents)
-        end = start
-    return found
-
-
-def extract_answer(response: str) -> str:
-    """The answer of a math response, as written: the last box, else the last number, else "". For grouping (maj@n)."""
-    text = after_thinking(response)
-    if found := boxes(text):
-        return found[0]
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?", tail_of(text))
-    return numbers[-1].rstrip(",") if numbers else ""
-
-
-def tail_of(text: str) -> str:
-    """The last TAIL characters, from the start of a line if there is one: a cut inside `$...$` pairs the rest wrongly."""
-    if len(text) <= TAIL:
-        return text
-    tail = text[-TAIL:]
-    return tail[tail.find("\n", 0, TAIL // 2) + 1:]
-
-
-# ------------------------------------------------------------------------------------------------------------------ math
-PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
-
-
-def plain_verdict(gold: str, answer: str) -> bool | None:
-    """Verdict on two plain integers (no leading zero, no -0); None: ask math_verify."""
-    if PLAIN_INTEGER.fullmatch(gold) and PLAIN_INTEGER.fullmatch(answer):
-        return gold == answer
-    return None
-
-
+# ----------------------------------------------------------------------------------------------------------------- math
 @functools.lru_cache(maxsize=4096)
 def parsed(text: str) -> list:
     from math_verify import parse  # here, not on top: the trainer itself never needs sympy
     return parse(text, parsing_timeout=None)
-
-
-def as_box(text: str) -> str:
-    return text if "\\boxed{" in text else f"\\boxed{{{text}}}"
 
 
 def judged(gold: str, texts: tuple[str, ...]) -> Reward:
@@ -220,7 +151,7 @@ def judged(gold: str, texts: tuple[str, ...]) -> Reward:
 def math_answer(text: str, ground_truth: Any, options: Options) -> Reward | Job:
     gold, found = str(ground_truth).strip(), boxes(text)
     if not found:
-        return Job(judged, (gold, (tail_of(text),)))
+        return Job(judged, (gold, (answers.tail_of(text),)))
     verdict = plain_verdict(gold, found[0]) if len(found) == 1 else None
     if verdict is not None:
         return Reward(1.0, True, "correct") if verdict else Reward(-1.0, False, "wrong")
@@ -228,146 +159,17 @@ def math_answer(text: str, ground_truth: Any, options: Options) -> Reward | Job:
     return Job(judged, (gold, texts))
 
 
-def check_math(ground_truth: Any) -> None:
-    answer = isinstance(ground_truth, str | int | float) and not isinstance(ground_truth, bool)
-    if not answer or not str(ground_truth).strip():
-        raise ValueError(f"ground truth {str(ground_truth)[:60]!r} is no answer; expected a text such as '42' or 'x^2'")
-
-
 def equivalent(a: str, b: str) -> bool:
-    """Whether two answers (as extract_answer gives them) are equal as mathematics, a in the place of the ground truth."""
-    if a.strip() == b.strip():
-        return True
-    verdict = plain_verdict(a.strip(), b.strip())
-    return bounded(Job(judged, (a.strip(), (as_box(b.strip()),)))).correct if verdict is None else verdict
+    """Whether two answers (of extract_answer) are equal as mathematics, a in the place of the ground truth."""
+    a, b = a.strip(), b.strip()
+    verdict = a == b or plain_verdict(a, b)
+    return bounded(Job(judged, (a, (as_box(b),)))).correct if verdict is None else verdict
 
 
-# ------------------------------------------------------------------------------------------------------------------ code
-PYTHON = re.compile(r"\{?\s*\.?(?:i?python|py|pypy)\s?[\d.]*(?![\w+#-])", re.I)  # py3, Python 3, python title=.., {.python}
-OPENING = re.compile(r"^([ \t>*+-]*(?:\d{1,9}[.)][ \t]+)?|.*[^`\n])(`{3,20}|~{3,20})([^`\n]*)$", re.M)
-DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)|^(\w+)[ \t]*(?::[^=\n]*)?=(?!=)", re.M)
-KINDS = ("inputs", "functional", "pytest")
-
-
-def blocks(text: str) -> list[tuple[str, str]]:
-    """(info, code) of the fenced blocks, in order; one that is never closed ends with the text. In a Python block a fence
-    inside a triple-quoted text closes nothing, unless no other one does."""
-    text, found, at = text.replace("\r\n", "\n") + "\n", [], 0
-    while opening := OPENING.search(text, at):
-        lead, fence, info = opening[1], opening[2], opening[3].strip()
-        at, listed = opening.end() + 1, not lead.strip(" \t>*+-.)0123456789")
-        if info.lower() in ("markdown", "md") or fence in lead or not listed and " " in info and not PYTHON.match(info):
-            continue  # a wrapper of the whole answer; a fence that running text speaks of
-        quotes, first, end, since = 0, None, None, at
-        closings = re.compile(rf"^[ \t]*{fence}{fence[0]}*(?=[ \t\n])|{fence}(?=\n)", re.M).finditer(text, at)
-        for closing in itertools.islice(closings, 50):
-            quotes, since = quotes + len(re.findall("\"{3}|'{3}", text[since:closing.start()])), closing.start()
-            first = first or closing
-            if not quotes % 2 or not PYTHON.match(info):
-                end = closing
-                break
-        end = end or first
-        code = text[at:end.start() if end else len(text)].rstrip("\n") + "\n"
-        if lead and listed and code[:len(lead)].isspace():
-            code = re.sub(rf"^[ \t]{{1,{len(lead)}}}", "", code, flags=re.M)
-        if code.lstrip("\n")[:1].isspace():
-            code = textwrap.dedent(code)
-        if end or code.strip():
-            found.append((info, code))
-        at = text.find("\n", end.end()) if end else len(text)
-    return found
-
-
-def program_of(text: str, any_language: bool = False, entries: frozenset[str] = frozenset()) -> str:
-    """The last fenced Python block, or, if none is marked as Python, the last without a language; "" if there is none.
-    `entries`: names that the tests call; the last block that defines the most of them is the program."""
-    found = [(info, code) for info, code in blocks(text) if any_language or not info or PYTHON.match(info)]
-    needed = [len(entries & {a or b for a, b in DEFINED.findall(code)}) if entries else 0 for _, code in found]
-    if most := max(needed, default=0):
-        return [code for (_, code), count in zip(found, needed) if count == most][-1]
-    marked = [code for info, code in found if any_language or info] or [code for _, code in found]
-    return marked[-1] if marked and marked[-1].strip() else ""
-
-
-def kind_of(tests: dict) -> str:
-    return next((key for key in KINDS if key in tests), "")
-
-
-def tests_of(ground_truth: Any) -> dict:
-    """The dict of tests: {"inputs": [...], "outputs": [...]} for stdin programs, with "fn_name" for calls, {"functional":
-    assert code or a list} or {"pytest": a test file}; with "timeout" (CPU seconds of a test) and "max_test_cases", if
-    given. A dict or JSON. Raises ValueError (one line)."""
-    expected = 'expected {"inputs": [...], "outputs": [...]} (and "fn_name"), {"functional": ...} or {"pytest": ...}'
-    try:
-        tests = json.loads(ground_truth) if isinstance(ground_truth, str) else ground_truth
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"code ground truth is not JSON ({error}); {expected}") from None
-    kind = kind_of(tests) if isinstance(tests, dict) else ""
-    if not kind or not tests[kind]:
-        raise ValueError(f"code ground truth without tests{f' ({kind} is empty)' if kind else ''}; {expected}")
-    if kind == "inputs":
-        if not all(isinstance(tests.get(key), list) for key in ("inputs", "outputs")) or len(tests["inputs"]) != len(tests["outputs"]):
-            raise ValueError(f"code ground truth: inputs and outputs are no lists of one length; {expected}")
-    elif not all(isinstance(text, str) for text in (tests[kind] if isinstance(tests[kind], list) else [tests[kind]])):
-        raise ValueError(f"code ground truth: test code is not text; {expected}")
-    for key, kinds, most in (("timeout", int | float, 3600), ("max_test_cases", int, 1 << 30)):
-        value = tests.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= most):
-            raise ValueError(f"code ground truth: {key} is {str(value)[:60]!r}; expected a number above 0, at most {most}")
-    return tests
-
-
-def entries_of(tests: dict) -> frozenset[str]:
-    """Names that the program defines: fn_name; what the test code takes from `solution`, or else what it alone leaves open."""
-    kind = kind_of(tests)
-    if kind == "inputs":
-        return frozenset([tests["fn_name"]] if tests.get("fn_name") else [])
-    nodes = list(ast.walk(ast.parse("\n".join(tests[kind]) if isinstance(tests[kind], list) else tests[kind])))
-    names = {a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.module == "solution" for a in n.names} - {"*"}
-    names |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "solution"}
-    if not names:
-        used = [n for n in nodes if isinstance(n, ast.Name)]
-        names = {n.id for n in used} - {n.id for n in used if not isinstance(n.ctx, ast.Load)} - set(vars(builtins))
-        names -= {getattr(n, "arg", None) or getattr(n, "asname", None) or getattr(n, "name", None) for n in nodes}
-    return frozenset(names)
-
-
-class Tests(dict):
-    """The tests of a ground truth. They travel as one pickle and are parsed once a problem in each process, however many
-    responses meet them."""
-
-    pickled = functools.cached_property(lambda self: pickle.dumps(dict(self)))
-    cases = functools.cached_property(lambda self: sandbox.as_cases(dict(self)))
-    entries = functools.cached_property(entries_of)
-
-    def __reduce__(self):
-        return received, (self.pickled,)
-
-
-@functools.lru_cache(maxsize=4)
-def received(pickled: bytes) -> Tests:
-    return Tests(pickle.loads(pickled))
-
-
-@functools.lru_cache(maxsize=4)
-def _all(ground_truth: str) -> Tests:
-    return Tests(tests_of(ground_truth))
-
-
-@functools.lru_cache(maxsize=64)
-def _chosen(ground_truth: str, most: int) -> Tests:
-    tests = tests_of(ground_truth)
-    most, cases = min(most, tests.get("max_test_cases") or most), tests[kind_of(tests)]
-    if isinstance(cases, list) and len(cases) > most:  # seeded by the problem: every response, rank and step meets the same
-        seed = hashlib.sha256(ground_truth.encode()).hexdigest()
-        chosen = sorted(random.Random(seed).sample(range(len(cases)), max(1, most)))
-        tests |= {key: [tests[key][i] for i in chosen] for key in {kind_of(tests), "outputs"} & tests.keys()}
-    return Tests(tests)
-
-
+# ----------------------------------------------------------------------------------------------------------------- code
 def code_answer(text: str, ground_truth: Any, options: Options, livecodebench: bool = False) -> Reward | Job:
     if livecodebench:
-        tests = _all(ground_truth) if isinstance(ground_truth, str) else Tests(tests_of(ground_truth))
+        tests = answers.all_tests(ground_truth) if isinstance(ground_truth, str) else Tests(tests_of(ground_truth))
     else:
         as_text = ground_truth if isinstance(ground_truth, str) else json.dumps(ground_truth, sort_keys=True)
         tests = _chosen(as_text, options.max_tests)
@@ -381,7 +183,7 @@ def code_answer(text: str, ground_truth: Any, options: Options, livecodebench: b
                   compare="livecodebench" if livecodebench else "exact",
                   early_stop="fail" if options.code_reward == "all_or_nothing" else "")
     count = len(tests[kind_of(tests)]) if isinstance(tests[kind_of(tests)], list) else 1
-    # the sandbox ends each test in time, also on an overloaded machine; this guards against the sandbox itself
+    # the sandbox ends each test in time, on an overloaded machine too; this guards against the sandbox itself
     wall = count * (sandbox.STARVED * (3 * seconds + 2) + 60) + 60
     return Job(run_program, (code, tests, options.code_reward, limits), lowest, wall)
 
@@ -392,15 +194,14 @@ def run_program(code: str, tests: Tests, code_reward: str, limits: dict) -> Rewa
     lowest = 0.0 if code_reward == "pass_rate" else -1.0
     if any(result.status == "sandbox_error" for result in results):
         return Reward(lowest, False, "sandbox_error")
-    if rate == 1:
-        return Reward(1.0, True, "correct")
-    score = {"pass_rate": rate, "signed_pass_rate": 2 * rate - 1, "all_or_nothing": -1.0}[code_reward]
-    return Reward(score, False, "partial" if rate > 0 and code_reward != "all_or_nothing" else "wrong")
+    whole = 1.0 if rate == 1 else -1.0
+    score = {"pass_rate": rate, "signed_pass_rate": 2 * rate - 1, "all_or_nothing": whole}[code_reward]
+    return Reward(score, rate == 1, "correct" if rate == 1 else "partial" if score > lowest else "wrong")
 
 
 @functools.cache
 def sandbox_works() -> dict:
-    """sandbox.capabilities(). Raises ValueError, before any training, where programs would be refused or wrongly fail."""
+    """sandbox.capabilities(). Raises ValueError, before any training, where right programs would fail."""
     able = sandbox.capabilities()
     sandbox.close()
     for path in able["unreadable"]:
@@ -419,7 +220,7 @@ def check_code(ground_truth: Any) -> None:
         raise ValueError("code ground truth: its tests need pytest, which is not installed; pip install pytest")
 
 
-# ----------------------------------------------------------------------------------------------------------------- score
+# ---------------------------------------------------------------------------------------------------------------- score
 VERIFIERS: dict[str, Verifier] = {  # by data_source, see the table at the top
     "math_longcot_math_verify": Verifier(math_answer, check_math, think=True),
     "math_dapo_math_verify": Verifier(math_answer, check_math, think=False),
@@ -439,7 +240,7 @@ def import_file(path: str) -> Any:
     if name in sys.modules and os.path.abspath(getattr(sys.modules[name], "__file__", None) or "") == path:
         return sys.modules[name]
     if name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier() or not os.path.isfile(path):
-        raise ValueError(f"{path}: cannot be imported as {name!r}; expected a Python file whose name no other module has")
+        raise ValueError(f"{path}: cannot be imported as {name!r}; expected a Python file with a name of its own")
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     sys.path.append(os.path.dirname(path))
@@ -487,7 +288,7 @@ def check(data_source: str, ground_truth: Any) -> None:
 
 
 def prepare(data_source: str, response: str, ground_truth: Any, prompt_tail: str, options: Options) -> Reward | Job:
-    """The cheap part, microseconds whatever the length: think tags, answer. Returns the Reward or what is left to do."""
+    """The cheap part, whatever the length: think tags, answer. Returns the Reward or what is left to do."""
     verifier = verifier_of(data_source)
     if verifier.think:
         end = response.rfind("</think>")
@@ -507,10 +308,8 @@ def prepare(data_source: str, response: str, ground_truth: Any, prompt_tail: str
 
 
 def score(data_source: str, response: str, ground_truth: Any, *, prompt_tail: str = "", **options) -> Reward:
-    """Reward of one response. What may be slow runs in one worker process, started at the first need, for at most 10 s;
-    for many responses take RewardPool.
-
-    prompt_tail is the end of the rendered prompt. options: the fields of Options.
+    """Reward of one response. What may be slow runs for at most 10 s in one worker, started at the first need; for many
+    responses take RewardPool. prompt_tail is the end of the rendered prompt, options the fields of Options.
     Raises ValueError for an unknown data_source."""
     job = prepare(data_source, response, ground_truth, prompt_tail, Options(**options))
     return bounded(job, data_source) if isinstance(job, Job) else job
@@ -531,13 +330,13 @@ def own_pool(pid: int) -> "RewardPool":
     return pool
 
 
-# ------------------------------------------------------------------------------------------------------------------ pool
+# ----------------------------------------------------------------------------------------------------------------- pool
 WORKER = None  # in a worker process: the id of the process that owns the pool
 SCRIPT = ""  # in a worker process: the file that is __main__ in the owner
 
 
 def start_worker(owner: int, files: list[str], script: str) -> None:
-    """Runs first in every worker: die with the owner, even if it is killed; import and warm up what every answer needs."""
+    """Runs first in every worker: die with the owner, even if it is killed; import what every answer needs."""
     global WORKER, SCRIPT
     WORKER, SCRIPT = owner, script
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -554,9 +353,8 @@ def start_worker(owner: int, files: list[str], script: str) -> None:
 
 
 def script_of_main() -> str:
-    """The file that is __main__; "" in an interactive session."""
     path = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or "")
-    return path if os.path.isfile(path) else ""
+    return path if os.path.isfile(path) else ""  # an interactive session
 
 
 class Unpickler(pickle.Unpickler):
@@ -566,31 +364,26 @@ class Unpickler(pickle.Unpickler):
         return super().find_class(import_file(SCRIPT).__name__ if module == "__main__" else module, name)
 
 
-def perform(pickled: bytes) -> Reward | str:
+def perform(sent: bytes | str) -> Reward | str:
     """In a worker: the Reward of a job, or why there is none. A job that cannot even be loaded costs itself only."""
+    if isinstance(sent, str):
+        return sent
     try:
-        run, args = Unpickler(io.BytesIO(pickled)).load()
+        run, args = Unpickler(io.BytesIO(sent)).load()
         reward = run(*args)
         return reward if isinstance(reward, Reward) else f"expected a Reward, got {type(reward).__name__}"
     except (Exception, SystemExit) as error:
         return one_line(error)
 
 
-def unsent(why: str) -> None:
-    raise ValueError(why)
-
-
 class CleanSpawn(multiprocessing.context.SpawnContext):
     """Spawn, but the child does not run the caller's script again: that would import torch and vLLM in every worker."""
 
-    @staticmethod
-    def Process(**arguments) -> multiprocessing.context.SpawnProcess:
-        return multiprocessing.context.SpawnProcess(**arguments | {"name": "rewards.RewardPool"})
+    Process = staticmethod(lambda **call: multiprocessing.context.SpawnProcess(**call | {"name": "rewards.RewardPool"}))
 
 
 def _preparation_without_main(name: str, whole=multiprocessing.spawn.get_preparation_data) -> dict:
-    data = whole(name)
-    return data if name != "rewards.RewardPool" else {k: v for k, v in data.items() if not k.startswith("init_main_from_")}
+    return {k: v for k, v in whole(name).items() if name != "rewards.RewardPool" or not k.startswith("init_main_from_")}
 
 
 multiprocessing.spawn.get_preparation_data = _preparation_without_main
@@ -609,23 +402,23 @@ class Entry:
         try:
             return bytes, (pickle.dumps((self.job.run, self.job.args)),)
         except Exception as error:  # it would end a thread of pebble's
-            return bytes, (pickle.dumps((unsent, (one_line(error),))),)
+            return str, (one_line(error),)
 
 
 class RewardPool:
     """Worker processes that score responses. A response that hangs, crashes or exhausts memory costs itself only.
 
-    workers: by default one per core this process may use. timeout_s: seconds for the judge of one answer (a program has the
-    limits of its tests instead). rewards_file: see `load`. score_options: the fields of Options."""
+    workers: by default one per core this process may use. timeout_s: seconds for the judge of one answer (a program has
+    the limits of its tests). rewards_file: see `load`. score_options: the fields of Options."""
 
     def __init__(self, workers: int | None = None, timeout_s: float = 10.0, rewards_file: str = "", **score_options):
         if WORKER:
-            raise ValueError("a script whose functions are Jobs is imported by the workers, and must start its RewardPool "
-                             'under `if __name__ == "__main__":`')
-        if rewards_file:
-            load(rewards_file)
+            raise ValueError("a script whose functions are Jobs is imported by the workers: it must start its "
+                             'RewardPool under `if __name__ == "__main__":`')
         if importlib.util.find_spec("math_verify") is None:
             raise ValueError("math_verify is not installed; pip install math-verify")
+        if rewards_file:
+            load(rewards_file)
         self.options, self.timeout_s = Options(**score_options), timeout_s
         self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
         self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time
@@ -634,7 +427,7 @@ class RewardPool:
         self._pool: Any = None  # pebble's ProcessPool; None: being started or replaced
         self._lock, self._wake, self._closed = threading.Lock(), threading.Event(), False
         self._last = time.monotonic()  # when a job was last given to the workers or ended
-        # The death signal of a worker comes when the thread that started it ends, so a thread of the pool's own starts them.
+        # A worker's death signal comes when the thread that started it ends: a thread of the pool's own starts them
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 
@@ -664,7 +457,7 @@ class RewardPool:
                 return
 
     def _stalled(self) -> bool:
-        """Whether nothing ended for longer than any job may take: a worker killed while it held pebble's lock blocks all."""
+        """Whether nothing ended for longer than any job may take: a worker killed with pebble's lock blocks all."""
         limits = [entry.job.timeout_s or self.timeout_s for entry in list(self._open.values())]
         return bool(limits) and time.monotonic() - self._last > max(limits) + 120  # a busy machine starts slowly
 
@@ -685,8 +478,8 @@ class RewardPool:
             if b"__main__" in pickle.dumps(job.run) and not script_of_main():
                 raise ValueError("it was defined in an interactive session")
         except Exception as error:
-            raise ValueError(f"rewards: {data_source}: the function of a Job cannot be sent to a worker ({error}); define it at "
-                             "the top level of a file, and give that file as --rewards") from None
+            raise ValueError(f"rewards: {data_source}: the function of a Job cannot be sent to a worker ({error}); "
+                             "define it at the top level of a file, and give that file as --rewards") from None
         future: Future = Future()
         if job.run is judged:
             with self._lock:
@@ -729,7 +522,7 @@ class RewardPool:
             self._alone.submit(self._run_alone, future)
         else:
             with self._lock:
-                self._known.pop(entry.job.args if entry.job.run is judged else None, None)  # another time it may go well
+                self._known.pop(entry.job.args if entry.job.run is judged else None, None)  # it may go well later
             if reward:
                 say(f"{entry.data_source}: verifier_error, {reward}", (entry.data_source, reward.partition(":")[0]))
             status = "verifier_timeout" if isinstance(error, TimeoutError) else "verifier_error"

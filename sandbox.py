@@ -17,14 +17,15 @@ Why the program cannot forge a verdict.
 - stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote
   unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected
   outputs stay with the caller, which compares after the program is dead.
-- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the test and
-  its expected values; the program's child serves calls. Whatever a program does to its side (patched builtins, sys.exit, os._exit,
-  writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to have returned, and the verifier's exit code
-  decides alone, after the whole test ran. The other design, test and program in one process, would give CPython's verdict for every
-  test and nothing against a program that looks for the expected value or patches `assert`; so the split stayed, and was made
-  identity-preserving instead: sandbox_judge.py says how, what is trusted, and what a forger could gain.
-- A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks that never
-  return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
+- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the
+  test and its expected values; the program's child serves calls. Whatever a program does to its side (patched
+  builtins, sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to
+  have returned, and the verifier's exit code decides alone, after the whole test ran. The other design, test and
+  program in one process, would give CPython's verdict for every test and nothing against a program that looks for the
+  expected value or patches `assert`; so the split stayed, and was made identity-preserving instead: sandbox_judge.py
+  says how, what is trusted, and what a forger could gain.
+- A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks
+  that never return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
 
 Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError
 instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
@@ -74,6 +75,7 @@ from sandbox_judge import MODULES, PASS, WRONG, Peer, never_calls, prelude, veri
 LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
           "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
 NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
+OWN = re.compile(r"/dev/(?!shm|null|zero|full|u?random)|/proc/self/fd")  # a program that may name its own descriptors
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
 THREAD_STACK, MOST_STACK = 8 << 20, 256 << 20  # Python's own calls need none of it since 3.11, calls through C do
@@ -94,7 +96,7 @@ class RunResult(NamedTuple):
 
 
 class TestResult(NamedTuple):
-    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Of long texts both ends are kept."""
+    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Long texts are cut."""
 
     passed: bool
     status: str
@@ -335,7 +337,10 @@ class Job(NamedTuple):
     cpu_s: float
     wall_s: float
     ready: int  # pipe: a byte comes when the child is confined
-    clock: int = -1  # memory file of a verifier: seconds that it has waited for this program, and since when it waits
+    clock: int = -1  # WAITS: a verifier, which may wait as long as its program may compute; or a memory file of a verifier: seconds that it has waited for this program, and since when it waits
+
+
+WAITS = -2
 
 
 def wall_used(job: Job, now: float) -> float:
@@ -352,6 +357,14 @@ def cpu_used(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it is just dying
         return 0.0
+
+
+def slowdown() -> float:
+    """How much longer than on an idle machine it takes to compute something now."""
+    start, cpu = time.monotonic(), time.thread_time()
+    while time.thread_time() - cpu < 0.03:
+        pass
+    return (time.monotonic() - start) / 0.03
 
 
 def contents(fd: int, limit: int = 1 << 40) -> bytes:
@@ -429,6 +442,7 @@ def zygote_main() -> None:
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
+    looks: dict[int, tuple[float, float, float]] = {}  # when to look if it sleeps; CPU seconds, load at the last look
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
     # kernel's RCU, with a lock that all workers share.
     keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and os.path.islink("/tmp"), []
@@ -437,16 +451,19 @@ def zygote_main() -> None:
         for fd in (control.fileno(), parent, *jobs):
             poll.register(fd, select.POLLIN)
         now, wait = time.monotonic(), 3600.0
-        for job in jobs.values():  # a program cannot use CPU time faster than time passes, save with threads: look twice as often
-            left = min((job.cpu_s - cpu_used(job.pid)) / 2, job.wall_s - wall_used(job, now))
+        for fd, job in jobs.items():  # CPU time passes no faster than time, save with threads: look twice as often
+            left = min((job.cpu_s - cpu_used(job.pid)) / 2, looks[fd][0] - wall_used(job, now))
             wait = min(wait, max(left, 0.002))
         ready = {fd for fd, _ in poll.poll(wait * 1000)}
         if parent in ready:
             os._exit(0)
         for fd, job in list(jobs.items()):
             used, wall = cpu_used(job.pid), wall_used(job, time.monotonic())
-            starved = used > 0.03 * wall  # it computes, but the machine gives it little: load must not decide a verdict
-            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * (STARVED if starved else 1) else ""
+            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * STARVED else ""
+            if wall >= looks[fd][0] and not why and job.clock != WAITS:  # does it sleep, or is the machine busy? load must decide no verdict
+                _, before, load = looks[fd]
+                looks[fd] = wall + job.wall_s, used, slowdown()
+                why = "wall" if (used - before) * max(load, looks[fd][2]) < 0.3 * job.wall_s else ""
             if fd in ready or why:
                 finish(control, job, "" if fd in ready else why)
                 os.close(fd)
@@ -460,7 +477,8 @@ def zygote_main() -> None:
         if request.get("import"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(request["import"])
-                for plugin in importlib.metadata.entry_points(group="pytest11"):  # half a second a test, if each loaded them
+                # half a second a test, if each test loaded them
+                for plugin in importlib.metadata.entry_points(group="pytest11"):
                     importlib.import_module(plugin.module)
         elif "kill" in request:
             for fd, job in list(jobs.items()):
@@ -482,10 +500,12 @@ def zygote_main() -> None:
                 child(request, fds, ready_w, layers, abi, base, rules)
             if pidns >= 0:
                 call("setns", pidns, NEWPID)
-            clock = os.dup(fds[6]) if request["mode"] == "serve" else -1
+            clock = os.dup(fds[6]) if request["mode"] == "serve" else WAITS if request["mode"] == "verify" else -1
             for fd in (*fds, ready_w):
                 os.close(fd)
-            jobs[os.pidfd_open(pid)] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
+            fd = os.pidfd_open(pid)
+            jobs[fd] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
+            looks[fd] = request["wall_s"] * (STARVED if clock == WAITS else 1), 0.0, STARVED
 
 
 def finish(control: socket.socket, job: Job, why: str) -> None:
@@ -534,13 +554,14 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
-        scratch = "/box/tmp"  # of the program and of its verifier: a test may read what the program writes, and the reverse
+        scratch = "/box/tmp"  # of the program and of its verifier: a test reads what the program writes, and the reverse
         if not os.path.islink("/tmp"):
             call("unshare", NEWNS)
             mount_scratch()
         if request["mode"] == "verify" and request["private"]:  # the test itself is nowhere in the program's namespace
             call("unshare", NEWNS)
-            call("mount", b"tmpfs", b"/verifier", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, b"size=16m,nr_inodes=512,mode=755")
+            flags = MS_NOSUID | MS_NODEV | MS_NOATIME
+            call("mount", b"tmpfs", b"/verifier", b"tmpfs", flags, b"size=16m,nr_inodes=512,mode=755")
     os.chdir(scratch)
     if request["dev_stdin"]:
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
@@ -549,7 +570,7 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         places = [p for p in (scratch, "/verifier") if p != "/" and (p == scratch or request.get("private"))]
         install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places if os.path.isdir(p))])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
-              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # the zygote's two count too; 64 threads
+              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # two are the zygote's; 64 threads
               "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
@@ -565,7 +586,7 @@ def names_in(code: types.CodeType) -> set[str]:
 
 
 def stack_size(size: int = 0, real=_thread.stack_size) -> int:
-    """threading.stack_size; of what a program asks for (often 1 GiB, which would count as memory) at most MOST_STACK."""
+    """threading.stack_size; of what a program asks for (often 1 GiB, which counts as memory) at most MOST_STACK."""
     return real(min(size, MOST_STACK)) if size else real()
 
 
@@ -574,7 +595,7 @@ SELF = re.compile(rb"__file__|argv|inspect|linecache|traceback")  # programs tha
 
 
 def opened(real, path, *args, **kwargs) -> Any:
-    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here that could lead to them."""
+    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here to lead to them."""
     if found := DEVICE.fullmatch(str(path)):
         number = int(found[2] or ("in", "out", "err").index(found[1]))
         if number == 0 and os.path.exists("/box/stdin"):  # a copy, from the start
@@ -596,7 +617,7 @@ def main_module(request: dict, source: bytes) -> types.ModuleType:
     if SELF.search(source):
         with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
             f.write(source)
-    if b"/dev/" in source or b"/proc/self/fd" in source:
+    if request["dev_stdin"]:
         builtins.open = io.open = functools.partial(opened, io.open)
         os.open = functools.partial(opened, os.open)
     return module
@@ -630,9 +651,8 @@ def flushed(stream: Any) -> bool:
 
 
 def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None:
-    """Ends a program as CPython does (Py_FinalizeEx), in its order, but of all modules takes down only the program's own.
-
-    `main` holds the only reference to that module."""
+    """Ends a program as CPython does (Py_FinalizeEx), in its order, but takes down the program's own module only, of
+    which `main` holds the one reference."""
     for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
         with contextlib.suppress(BaseException):
             end()
@@ -672,7 +692,8 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
             os.dup2(channel, 3)
         if mode == "verify":
             os.dup2(clock, 4)
-        os.closerange(5 if mode == "verify" else 4 if channel >= 0 else 3, 1 << 16)  # the control socket, the cache, ... : nothing of ours stays open
+        # the control socket, the cache, ... : nothing of ours stays open
+        os.closerange(5 if mode == "verify" else 4 if channel >= 0 else 3, 1 << 16)
         sys.argv = ["solution.py"]
         if mode != "verify":  # which imports nothing that the program could have written
             sys.path.insert(0, os.getcwd())
@@ -824,14 +845,13 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
 
 
 def capabilities(outer: str = "") -> dict[str, Any]:
-    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all).
-
-    `pytest`: whether {"pytest"} tests can run. `unreadable`: installed packages that programs cannot read, so not import."""
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full`
+    (all); `pytest`: whether {"pytest"} tests can run; `unreadable`: installed packages that programs cannot import."""
     zygote = zygote_for(outer)
     layers = {layer: layer in zygote.layers for layer in LAYERS}
     installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
-    return layers | {"landlock_abi": zygote.hello["landlock_abi"], "firejail": installed, "outer": outer,
-                     "full": all(layers.values()), "pytest": zygote.hello["pytest"], "unreadable": zygote.hello["unreadable"]}
+    hello = {key: zygote.hello[key] for key in ("landlock_abi", "pytest", "unreadable")}
+    return layers | hello | {"firejail": installed, "outer": outer, "full": all(layers.values())}
 
 
 def memory_file(data: bytes = b"") -> int:
@@ -848,9 +868,10 @@ class Program:
     def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
                  prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
-        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2,
+                       "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
-                       "dev_stdin": "/dev/" in code or "/proc/self/fd" in code, "scratch": ""}
+                       "dev_stdin": bool(OWN.search(code)), "scratch": ""}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
@@ -877,8 +898,9 @@ class Program:
                 clock = new()
                 jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno(), clock])
                 spec = self.limits | {
-                    "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10,
-                    "wall_s": STARVED * self.limits["wall_s"] + 10}  # it ends when the program's child does
+                    "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30,
+                    "cpu_s": self.limits["cpu_s"] + 10,
+                    "wall_s": self.limits["wall_s"] + 1}  # times STARVED; it ends when the program's child does
                 jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno(), clock]))
             numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
             try:
@@ -888,7 +910,7 @@ class Program:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
                             zygote.pytest = bool(zygote.control.send(b'{"import": "pytest"}'))
                         replies = zygote.execute(jobs, channel, STARVED * self.limits["wall_s"] + 60)
-                    except BaseException:  # the zygote may be at work still: whoever comes next must not get its replies
+                    except BaseException:  # it may be at work still: whoever comes next must not get its replies
                         zygote.process.kill()
                         zygote.close()
                         with LOCK:
@@ -900,11 +922,13 @@ class Program:
             full = any(os.fstat(fd).st_size >= limit for fd in (out, err))
             stderr = contents(err, limit).decode("utf-8", "replace")
             status = "ok"
-            if any(r["why"] in ("cpu", "wall") or r["code"] == -signal.SIGXCPU for r in replies):  # the verifier's too: by its doing
+            # the verifier's too: it is the program's doing, or the test takes too long with it
+            if any(r["why"] in ("cpu", "wall") or r["code"] == -signal.SIGXCPU for r in replies):
                 status = "timeout"
             elif full:
                 status = "output_limit"
-            elif reply["code"] and "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
+            elif reply["code"] == -signal.SIGKILL and not reply["why"] or (
+                    reply["code"] and "MemoryError" in stderr[-500:]):
                 status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
             elif reply["code"] != 0:
                 status = "error"
@@ -921,9 +945,9 @@ def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: 
 
     `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
     computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork, and so many processes and threads there may be
-    at a time (each process has the limits for itself). Raises
-    ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads
+    at a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
+    `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
         return program.once(stdin)[0]
@@ -966,14 +990,15 @@ def joined(text: Any) -> str:
 
 
 def shown(text: str, most: int = 8000) -> str:
-    return text if len(text) <= most else f"{text[:most // 2]}\n... {len(text) - most} characters ...\n{text[-most // 2:]}"
+    left, half = len(text) - most, most // 2
+    return text if left <= 0 else f"{text[:half]}\n... {left} characters ...\n{text[-half:]}"
 
 
 def as_cases(tests: dict | list[dict]) -> list[dict]:
     """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else.
 
     A list is taken for what this function gave: so the tests of a problem are parsed once, not for each program."""
-    if isinstance(tests, list):
+    if isinstance(tests, list) and tests and all(isinstance(test, dict) and "kind" in test for test in tests):
         return tests
     if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
         raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
@@ -1010,7 +1035,7 @@ def as_cases(tests: dict | list[dict]) -> list[dict]:
 
 
 def check_tests(tests: dict) -> None:
-    """Raises ValueError for a ground truth in which no test can ever call the program (every program would fail it): for loaders."""
+    """Raises ValueError for a ground truth with a test that can never call the program (all fail it); for loaders."""
     for number, case in enumerate(as_cases(tests)):
         if case["kind"] in ("functional", "pytest") and (why := never_calls(case["code"], case["kind"] == "pytest")):
             raise ValueError(f"sandbox: {case['kind']} test {number + 1} can never call the program: {why}")
@@ -1025,8 +1050,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
     `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
     see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined (not for stdin programs, save with `compare` "livecodebench"). Raises ValueError for tests in no
-    published format, and for pytest files without pytest."""
+    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests
+    in no published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -1050,11 +1075,13 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = result.status == "ok" and same_output(result.stdout, case["output"], compare, tolerance)
                 status = "ok" if passed else "wrong" if result.status == "ok" else result.status
             else:
-                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": "inspect" in code or "signature" in code})
+                looks = "inspect" in code or "signature" in code
+                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": looks})
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
-            results.append(TestResult(passed, status, shown(result.stdout), shown(result.stderr), result.wall_s, result.cpu_s))
+            texts = shown(result.stdout), shown(result.stderr)  # whole, they would fill the memory of a worker
+            results.append(TestResult(passed, status, *texts, result.wall_s, result.cpu_s))
     return results
 
 

@@ -1,37 +1,42 @@
-"""Judges function, class and pytest tests: the verifier's half and the program's half of one channel (`Peer`), used by sandbox.py.
+"""Judges function, class and pytest tests: the verifier's half and the program's half of one channel (`Peer`), used by
+sandbox.py.
 
-Two processes, one set of objects. Immutable plain data travels by value. Every other object has a number and is one object on
-either side: builtin mutable containers (list, dict, set, deque, Counter, ndarray, ...) are held on both sides and what has changed
-goes along with the next message; all other objects stay where they were made, the other side holds one stand-in (`Far`) for one
-object, of a stand-in class with the same name, bases and methods, and each use of it is a call. So a test sees identity, aliases,
-changes in place, `isinstance`, `with`, operators, exceptions with their types, callbacks, subclasses, awaitables. A subclass of a
-builtin is a real instance of that builtin with the same contents. What a test prints, warns, logs, patches (`builtins.input`,
-`solution.x`), seeds, sets in the environment and writes into files (the scratch folder is one) is there on both sides.
+Two processes, one set of objects. Immutable plain data travels by value. Every other object has a number and is one
+object on either side: builtin mutable containers (list, dict, set, deque, Counter, ndarray, ...) are held on both
+sides and what has changed goes along with the next message; all other objects stay where they were made, the other
+side holds one stand-in (`Far`) for one object, of a stand-in class with the same name, bases and methods, and each use
+of it is a call. So a test sees identity, aliases, changes in place, `isinstance`, `with`, operators, exceptions with
+their types, callbacks, subclasses, awaitables. A subclass of a builtin is a real instance of that builtin with the
+same contents. What a test prints, warns, logs, patches (`builtins.input`, `solution.x`), seeds, sets in the
+environment and writes into files (the scratch folder is one) is there on both sides.
 
-Whose name it is. A name imported from `solution`, or read as `solution.x`, is the program's, always. Of the other names those are
-the program's that the test neither binds nor finds in builtins or the standard library (`program_names` says which of the latter
-count, from the test alone). All others are the test's: the program cannot replace them, whatever it defines.
+Whose name it is. A name imported from `solution`, or read as `solution.x`, is the program's, always. Of the other
+names those are the program's that the test neither binds nor finds in builtins or the standard library
+(`program_names` says which of the latter count, from the test alone). All others are the test's: the program cannot
+replace them, whatever it defines.
 
-What is trusted, and what a forger could gain. A comparison, arithmetic or `in` between an object that the program returned and a
-plain value of the test is never asked of the program: it is done on the builtin contents of the object, and one without contents
-equals nothing. The program's own methods answer where the test, read alone, asks for them:
-- between two objects of the program (`P(1) == P(1)`, `f(3) == Color.RED`): an `__eq__` that is always true passes these, as would
-  two equal constants in place of both;
-- operators of an object that the test itself made by calling a class of the program (`v * 2`, `5 in tree`, `Money(5) < 10`, found
-  in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `P(5) == 5` is asked among decoys
-  (`control`), an object that equals those as well equals nothing;
-- `len`, `bool`, `str`, `hash`, iteration, items, attributes, methods: claims that make the object's value, made without the
-  expected value. A method gets the arguments that the test passes, as everywhere.
-An exception of the program can be any of Python's, but never one that skips or ends tests (SkipTest, pytest's outcomes), and
-StopIteration or IndexError do not end a loop of the test early. A failed `assert` inside a callback or `with` block of the program
-fails the test, though the program swallows it. The program may call the test's functions and use the attributes and operators of
-objects of the test's classes; frames, globals, code, modules and the tools of pytest and unittest are refused (`permit`)."""
+What is trusted, and what a forger could gain. A comparison, arithmetic or `in` between an object that the program
+returned and a plain value of the test is never asked of the program: it is done on the builtin contents of the object,
+and one without contents equals nothing. The program's own methods answer where the test, read alone, asks for them:
+- between two objects of the program (`P(1) == P(1)`, `f(3) == Color.RED`): an `__eq__` that is always true passes
+  these, as would two equal constants in place of both;
+- operators of an object that the test itself made by calling a class of the program (`v * 2`, `5 in tree`, `Money(5) <
+  10`, found in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `P(5) ==
+  5` is asked among decoys (`control`), an object that equals those as well equals nothing;
+- `len`, `bool`, `str`, `hash`, iteration, items, attributes, methods: claims that make the object's value, made
+  without the expected value. A method gets the arguments that the test passes, as everywhere. An exception of the
+  program can be any of Python's, but never one that skips or ends tests (SkipTest, pytest's outcomes), and
+  StopIteration or IndexError do not end a loop of the test early. A failed `assert` inside a callback or `with` block
+  of the program fails the test, though the program swallows it. The program may call the test's functions and use the
+  attributes and operators of objects of the test's classes; frames, globals, code, modules and the tools of pytest and
+  unittest are refused (`permit`)."""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import contextlib
+import copy
 import functools
 import importlib
 import json
@@ -50,12 +55,13 @@ import types
 from typing import Any
 
 PASS, WRONG, ERROR = 42, 43, 44  # exit codes of the verifier
-MODULES = ("math cmath collections collections.abc heapq itertools bisect functools operator re string random copy decimal "
-           "fractions statistics datetime time typing dataclasses enum io json queue array threading textwrap pprint struct "
-           "hashlib string abc contextlib types unittest numpy sortedcontainers").split()
+MODULES = (
+    "math cmath collections collections.abc heapq itertools bisect functools operator re string random "
+    "copy decimal fractions statistics datetime time typing dataclasses enum io json queue array "
+    "threading textwrap pprint struct hashlib string abc contextlib types unittest numpy sortedcontainers").split()
 
 
-# ---------------------------------------------------------------------------------------------------- function and assert tests
+# ---------------------------------------------------------------------------------------- function and assert tests
 class ListNode:
     def __init__(self, val=0, next=None):
         self.val, self.next = val, next
@@ -120,20 +126,20 @@ def prelude() -> dict[str, Any]:
             names[module] = sys.modules[module]
     if "numpy" in sys.modules:
         names["np"] = sys.modules["numpy"]
-    import copy
     import datetime
     import decimal
     import fractions
     import random
 
-    names |= {"deepcopy": copy.deepcopy, "Decimal": decimal.Decimal, "Fraction": fractions.Fraction, "randint": random.randint,
+    names |= {"deepcopy": copy.deepcopy, "Decimal": decimal.Decimal, "Fraction": fractions.Fraction,
+              "randint": random.randint,
               "timedelta": datetime.timedelta, "inf": math.inf, "maxsize": sys.maxsize}
     return {k: v for k, v in names.items() if k not in vars(builtins)} | HELPERS
 
 
-# ---------------------------------------------------------------------------------------------------- whose name it is
+# ---------------------------------------------------------------------------------------- whose name it is
 def free_names(code: str) -> set[str]:
-    """Names that a test reads and does not bind itself: not by assignment, import, definition, parameter, loop or `except ... as`."""
+    """Names that a test reads and does not bind (by assignment, import, definition, parameter, loop or `except`)."""
     top = symtable.symtable(code, "test.py", "exec")
     todo, read = [top], set()
     bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
@@ -152,19 +158,31 @@ def names_under(node: ast.AST) -> set[str]:
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
+def imported(tree: ast.AST) -> set[str]:
+    """Names under which a test imports names of the program (`*` is one of them)."""
+    froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "solution"]
+    return {a.asname or a.name for n in froms for a in n.names}
+
+
+def modules_of_the_program(tree: ast.AST) -> set[str]:
+    imports = [a for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    return {a.asname or a.name for a in imports if a.name == "solution"}
+
+
 def program_names(code: str) -> set[str]:
-    """Names of a test that are the program's without an import: those that nobody else has. A name that the standard library has
-    too (`gcd`, `merge`) is the program's where it is handed to a function of the test (`check(gcd)`) or asserted in its own right:
-    with no name or value of the program beside it (`assert gcd(4, 6) == 2`, not `assert isclose(f(2), 3.5)`). So is a builtin, in
-    a test without any such name (`assert sum([1]) == 1`). All this is read in the test alone."""
+    """Names of a test that are the program's without an import: those that nobody else has. A name that the standard
+    library has too (`gcd`, `merge`) is the program's where it is handed to a function of the test (`check(gcd)`) or
+    asserted in its own right: with no name or value of the program beside it (`assert gcd(4, 6) == 2`, not `assert
+    isclose(f(2), 3.5)`). So is a builtin, in a test without any such name (`assert sum([1]) == 1`). All this is read in
+    the test alone."""
     tree, free = ast.parse(code), free_names(code) - set(HELPERS)
     nodes = list(ast.walk(tree))
     functions = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
-    stars = [a.module for n in nodes if isinstance(n, ast.ImportFrom) for a in [n] if n.names[0].name == "*" and n.module != "solution"]
+    froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+    stars = [n.module for n in froms if n.names[0].name == "*" and n.module != "solution"]
     common = set(prelude()).union(*(vars(sys.modules[m]) for m in stars if m in sys.modules))
     sure = {name for name in free if name not in common and name not in vars(builtins) and not name.startswith("__")}
-    explicit = {a.asname or a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.module == "solution" for a in n.names}
-    explicit |= {(a.asname or a.name) for n in nodes if isinstance(n, ast.Import) for a in n.names if a.name == "solution"}
+    explicit = imported(tree) | modules_of_the_program(tree)
 
     def in_their_own_right(candidates: set[str]) -> set[str]:
         tainted = sure | explicit | {n.arg for n in nodes if isinstance(n, ast.arg)}
@@ -172,22 +190,23 @@ def program_names(code: str) -> set[str]:
         while size != len(tainted):  # what is computed from the program's names
             size = len(tainted)
             for n in nodes:
-                value = getattr(n, "value", None) if isinstance(n, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) else (
-                    n.iter if isinstance(n, (ast.For, ast.comprehension)) else n.context_expr if isinstance(n, ast.withitem) else None)
+                value = (n.value if isinstance(n, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) else
+                         n.iter if isinstance(n, (ast.For, ast.comprehension)) else getattr(n, "context_expr", None))
                 if value is not None and names_under(value) & tainted:
-                    targets = n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None) or getattr(n, "optional_vars", None)]
+                    targets = getattr(n, "targets", [getattr(n, "target", None) or getattr(n, "optional_vars", None)])
                     tainted |= {name for t in targets if t is not None for name in names_under(t)}
         found = set()
         for n in nodes:
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in functions:
                 found |= {a.id for a in n.args if isinstance(a, ast.Name)} & candidates
-            asserted = isinstance(n, ast.Assert) or isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and "assert" in n.func.attr
+            asserted = isinstance(n, ast.Assert) or "assert" in getattr(getattr(n, "func", None), "attr", "")
             test = getattr(n, "test", n)
             for part in (test.values if isinstance(test, ast.BoolOp) else [test]) if asserted else ():
                 used = names_under(part) & candidates
                 if used and not names_under(part) & (tainted - candidates):
-                    inner = {m.id for c in ast.walk(part) if isinstance(c, ast.Call) for a in c.args for m in ast.walk(a)
-                             if isinstance(m, ast.Name) and m.id in used and m.id != getattr(c.func, "id", "")}
+                    calls = [c for c in ast.walk(part) if isinstance(c, ast.Call)]
+                    others = lambda c, a: names_under(a) & used - {getattr(c.func, "id", "")}
+                    inner = {name for c in calls for a in c.args for name in others(c, a)}
                     found |= inner - {"range", "list", "tuple", "set", "dict", "str", "int", "float", "bool"} or used
         called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         return found or (candidates & called if not sure and not explicit and candidates <= common else set())
@@ -200,14 +219,11 @@ def never_calls(code: str, collected: bool) -> str:
     """Why nothing that runs in a test reads a name of the program; "" if something may. `collected`: pytest runs it."""
     tree = ast.parse(code)
     blocks = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
-    if collected and not any(n.name.startswith("test") or isinstance(n, ast.ClassDef) and (n.name.startswith("Test") or n.bases) for n in blocks):
+    collects = lambda n: n.name.startswith(("test", "Test")) or isinstance(n, ast.ClassDef) and n.bases
+    if collected and not any(map(collects, blocks)):
         return "it has no test function"
-    owned, modules = program_names(code), {"solution"}
-    for n in ast.walk(tree):
-        if isinstance(n, ast.ImportFrom) and n.module == "solution":
-            owned |= {a.asname or a.name for a in n.names}
-        elif isinstance(n, ast.Import):
-            modules |= {a.asname or a.name for a in n.names if a.name == "solution"}
+    wanted = program_names(code) | imported(tree) | modules_of_the_program(tree) | {"solution"}
+    all_run = {"unittest", "globals", "exec", "eval", "doctest", "main"}
     reached, seen = set(), set()
 
     def walk(node: ast.AST) -> None:
@@ -223,31 +239,36 @@ def never_calls(code: str, collected: bool) -> str:
             walk(child)
 
     walk(tree)
-    while more := {b for b in blocks if b not in seen and (b.name in reached or reached & {"unittest", "globals", "exec", "eval", "doctest", "main"})}:
+    while more := {b for b in blocks if b not in seen and (b.name in reached or reached & all_run)}:
         seen |= more
         for block in more:
             walk(block)
-    return "" if reached & (owned | modules) else "nothing that runs uses a name of the program"
+    return "" if reached & wanted else "nothing that runs uses a name of the program"
 
 
-# ---------------------------------------------------------------------------------------------------- objects on two sides
-DUNDERS = {f"__{name}__" for name in (
-    "len bool iter next contains getitem setitem delitem call enter exit hash str repr format int float index complex round trunc floor "
-    "ceil abs neg pos invert reversed missing bytes fspath length_hint aiter anext aenter aexit await array eq ne lt le gt ge get "
-    + " ".join(p + op for op in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift divmod".split() for p in ("", "r", "i"))
-).split()}
-# Of these the program's own answer counts only against another object of its own, or where the test itself made the object.
-JUDGED = {n for n in DUNDERS if re.fullmatch("__(eq|ne|lt|le|gt|ge|contains|[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor"
-                                             "|lshift|rshift|divmod))__", n)} - {"__round__", "__index__", "__int__", "__iter__", "__invert__"}
-OPEN_DUNDERS = {f"__{n}__" for n in "name doc qualname module annotations defaults wrapped members dataclass_fields dataclass_params slots "
-                "match_args version abstractmethods orig_class args origin notes cause self func array all isabstractmethod dict".split()}
-GUARDED = ("_pytest", "pytest", "unittest.case", "unittest.suite", "unittest.runner", "unittest.result", "hypothesis", "sandbox", "sandbox_judge")
+# ---------------------------------------------------------------------------------------- objects on two sides
+ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift divmod".split()
+# The program's own answer counts only against another object of its own, or where the test itself made the object.
+JUDGED = {f"__{p}{name}__" for name in ARITHMETIC for p in ("", "r", "i")} | {
+    f"__{name}__" for name in "eq ne lt le gt ge contains".split()}
+DUNDERS = JUDGED | {f"__{name}__" for name in (
+    "len bool iter next getitem setitem delitem call enter exit hash str repr format int float index complex round "
+    "trunc floor ceil abs neg pos invert reversed missing bytes fspath length_hint aiter anext aenter aexit await "
+    "array get").split()}
+OPEN_DUNDERS = {f"__{name}__" for name in (
+    "name doc qualname module annotations defaults wrapped members dataclass_fields dataclass_params slots match_args "
+    "version abstractmethods orig_class args origin notes cause self func array all isabstractmethod dict").split()}
+GUARDED = ("_pytest", "pytest", "unittest.case", "unittest.suite", "unittest.runner", "unittest.result", "hypothesis",
+           "sandbox", "sandbox_judge")
 IMMUTABLE = (int, str, float, complex, bytes, tuple, frozenset)
 
 
 def content_kinds() -> dict[type, tuple]:
-    """{builtin type: (values of x, a new x from its class and values, fill x)}: what is held on both sides and kept equal."""
+    """{builtin type: (values of x, a new x of a class and values, fill x)}: contents that both sides hold alike."""
     import collections as c
+
+    new = lambda base: lambda cls, v: base.__new__(cls)
+    encoded = lambda v: v[0].encode("latin-1")
 
     def immutable(base: type, values) -> tuple:
         return values, lambda cls, v: base.__new__(cls, v if base in (tuple, frozenset) else v[0]), None
@@ -257,7 +278,7 @@ def content_kinds() -> dict[type, tuple]:
             base.clear(x)
             for key, value in zip(v[::2], v[1::2]):
                 base.__setitem__(x, key, value) if base is not c.Counter else dict.__setitem__(x, key, value)
-        return lambda x: [e for pair in base.items(x) for e in pair], lambda cls, v: base.__new__(cls), fill
+        return lambda x: [e for pair in base.items(x) for e in pair], new(base), fill
 
     def fill_set(x, v):
         set.clear(x)
@@ -293,7 +314,7 @@ def content_kinds() -> dict[type, tuple]:
     def new_array(v):
         import numpy
 
-        dtype, shape, rest = numpy.lib.format.descr_to_dtype(json.loads(v[0], object_hook=None)), v[2:2 + v[1]], v[2 + v[1]:]
+        dtype, shape, rest = numpy.lib.format.descr_to_dtype(json.loads(v[0])), v[2:2 + v[1]], v[2 + v[1]:]
         if not dtype.hasobject:
             return numpy.ndarray(shape, dtype, bytearray(rest[0], "latin-1"))
         x = numpy.empty(len(rest), object)
@@ -306,27 +327,32 @@ def content_kinds() -> dict[type, tuple]:
     fill_dict = mapping(dict)[2]
     kinds = {base: immutable(base, lambda x, exact=exact: [exact(x)]) for base, exact in (
         (int, int.__int__), (float, float.__float__), (complex, complex.__complex__), (str, str.__str__))} | {
-        bytes: (lambda x: [bytes.decode(x, "latin-1")], lambda cls, v: bytes.__new__(cls, v[0].encode("latin-1")), None),
-        tuple: immutable(tuple, lambda x: list(tuple.__iter__(x))), frozenset: immutable(frozenset, lambda x: list(frozenset.__iter__(x))),
-        list: (lambda x: list(list.__iter__(x)), lambda cls, v: list.__new__(cls), lambda x, v: list.__setitem__(x, slice(None), v)),
-        bytearray: (lambda x: [x.decode("latin-1")], lambda cls, v: bytearray.__new__(cls), lambda x, v: bytearray.__setitem__(x, slice(None), v[0].encode("latin-1"))),
-        set: (lambda x: list(set.__iter__(x)), lambda cls, v: set.__new__(cls), fill_set),
+        bytes: (lambda x: [bytes.decode(x, "latin-1")], lambda cls, v: bytes.__new__(cls, encoded(v)), None),
+        tuple: immutable(tuple, lambda x: list(tuple.__iter__(x))),
+        frozenset: immutable(frozenset, lambda x: list(frozenset.__iter__(x))),
+        list: (lambda x: list(list.__iter__(x)), new(list), lambda x, v: list.__setitem__(x, slice(None), v)),
+        bytearray: (lambda x: [x.decode("latin-1")], new(bytearray),
+                    lambda x, v: bytearray.__setitem__(x, slice(None), encoded(v))),
+        set: (lambda x: list(set.__iter__(x)), new(set), fill_set),
         c.deque: (lambda x: [x.maxlen, *c.deque.__iter__(x)], new_deque, fill_deque),
-        c.defaultdict: (lambda x: [x.default_factory, *mapping(dict)[0](x)], lambda cls, v: c.defaultdict.__new__(cls), fill_default),
+        c.defaultdict: (lambda x: [x.default_factory, *mapping(dict)[0](x)], new(c.defaultdict), fill_default),
         c.OrderedDict: mapping(c.OrderedDict), c.Counter: mapping(c.Counter), dict: mapping(dict),
         BaseException: (lambda x: [x.__cause__, x.__context__, x.__suppress_context__, *(
-            OSError.__reduce__(x)[1] if isinstance(x, OSError) else (x.message, x.exceptions) if isinstance(x, BaseExceptionGroup) else
-            x.args)], new_error, fill_error),
-        types.FunctionType: (lambda x: [e for pair in x.__dict__.items() for e in pair], None, lambda x, v: x.__dict__.update(zip(v[::2], v[1::2]))),
-        ListNode: (lambda x: [getattr(x, n, None) for n in NODES[type(x).__name__]], lambda cls, v: cls.__new__(cls), fill_node)}
+            OSError.__reduce__(x)[1] if isinstance(x, OSError) else
+            (x.message, x.exceptions) if isinstance(x, BaseExceptionGroup) else x.args)], new_error, fill_error),
+        types.FunctionType: (lambda x: [e for pair in x.__dict__.items() for e in pair], None,
+                             lambda x, v: x.__dict__.update(zip(v[::2], v[1::2]))),
+        ListNode: (lambda x: [getattr(x, n, None) for n in NODES[type(x).__name__]], new(object), fill_node)}
     kinds[TreeNode] = kinds[ListNode]
     if "array" in sys.modules:
         a = sys.modules["array"].array
-        kinds[a] = (lambda x: [x.typecode, *x], lambda cls, v: a.__new__(cls, v[0]), lambda x, v: x.__setitem__(slice(None), a(v[0], v[1:])))
+        kinds[a] = (lambda x: [x.typecode, *x], lambda cls, v: a.__new__(cls, v[0]),
+                    lambda x, v: x.__setitem__(slice(None), a(v[0], v[1:])))
     if "numpy" in sys.modules:
         n = sys.modules["numpy"]
         head = lambda x: [json.dumps(n.lib.format.dtype_to_descr(x.dtype)), x.ndim, *x.shape]
-        kinds[n.ndarray] = (lambda x: head(x) + (list(x.flat) if x.dtype.hasobject else [x.tobytes().decode("latin-1")]),
+        body = lambda x: list(x.flat) if x.dtype.hasobject else [x.tobytes().decode("latin-1")]
+        kinds[n.ndarray] = (lambda x: head(x) + body(x),
                             lambda cls, v: new_array(v), fill_array)
     return kinds
 
@@ -340,7 +366,7 @@ def forwarder(name: str) -> Any:
     def forward(self, *args, **kwargs):
         return PEER.special(name, self, *args, **kwargs)
 
-    def wait(self, stops: bool = False):  # __await__: the other side's loop runs in slices, so that both sides' tasks go on
+    def wait(self, stops: bool = False):  # __await__: the other side's loop runs in slices, both sides' tasks go on
         task = PEER.request("task", self)
         try:
             while not PEER.request("pump", task):
@@ -388,12 +414,13 @@ class Space(dict):
 
 
 class FarMeta(type):
-    """The type of stand-ins for the other side's classes. A class statement of the test over one makes its twin in the program."""
+    """The type of stand-ins for the other side's classes. A class that the test derives from one gets a twin there."""
 
     def mro(cls):
         own, more = super().mro(), type.__dict__["__dict__"].__get__(cls).get("_far_bases", ())
         cut = own.index(Far) + 1 if more else 1
-        return [cls, *(c for c in more if type(c) is FarMeta), *own[1:cut], *(c for c in more if type(c) is not FarMeta and c not in own), *own[cut:]]
+        real = [c for c in more if type(c) is not FarMeta and c not in own]
+        return [cls, *(c for c in more if type(c) is FarMeta), *own[1:cut], *real, *own[cut:]]
 
     def __new__(meta, name, bases, space, **options):
         cls = type.__new__(meta, name, bases, space)
@@ -421,12 +448,13 @@ class FarMeta(type):
         PEER.request("delattr", cls, name)
 
     def __instancecheck__(cls, x):
-        return type.__instancecheck__(cls, x) or bool(getattr(cls, "_far_checks", False) and PEER.request("isinstance", x, cls))
+        return type.__instancecheck__(cls, x) or bool(cls._far_checks and PEER.request("isinstance", x, cls))
 
     def __contains__(cls, x):
         return any(x is v or x == v for v in cls)
 
     __dict__ = property(lambda cls: Space(cls, type.__dict__["__dict__"].__get__(cls)))
+    __bases__ = property(lambda cls: PEER.request("getattr", cls, "__bases__"))
     __bool__ = lambda cls: True
     __iter__ = lambda cls: iter(PEER.request("list", cls))
     __len__ = lambda cls: PEER.request("len", cls)
@@ -454,6 +482,7 @@ class Far:
         with contextlib.suppress(AttributeError):
             object.__delattr__(self, name)
 
+    __init_subclass__ = classmethod(lambda cls, **options: None)
     __repr__ = FORWARD["__repr__"]
     __copy__ = lambda self: PEER.request("copy", self)
     __deepcopy__ = lambda self, memo: PEER.request("deepcopy", self)
@@ -503,17 +532,17 @@ def special(name: str, x: Any, *args, **kwargs) -> Any:
 
 
 class Peer:
-    """One end of the channel between the verifier and the program's child: requests, replies and nested call-backs, a JSON line
-    each. Immutable plain data travels by value. Everything else has a number and is one object on either side: builtin mutable
-    containers are held on both sides, and what changed goes with the next message; other objects stay where they are, the other
-    side has a stand-in (`Far`). What arrives is rebuilt from builtin data; nothing that the other side sends is ever executed."""
+    """One end of the channel between the verifier and the program's child: requests, replies and nested call-backs, a
+    JSON line each. What arrives is rebuilt from builtin data; nothing that the other side sends is ever executed."""
 
-    OPERATIONS = {"call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "delattr": delattr, "special": special,
-                  "task": awaited, "pump": pump, "result": lambda task, stops=False: task.result(), "cancel": lambda task: task.cancel()}
+    OPERATIONS = {
+        "call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "delattr": delattr,
+        "special": special, "task": awaited, "pump": pump, "result": lambda task, stops=False: task.result(),
+        "cancel": lambda task: task.cancel()}
     # What the verifier may ask of the program besides:
     FREE = {"getitem": operator.getitem, "isinstance": isinstance, "list": list, "len": len, "dir": dir, "vars": vars,
             "own": lambda x, name: (name in vars(x), vars(x).get(name)),
-            "copy": lambda x: importlib.import_module("copy").copy(x), "deepcopy": lambda x: importlib.import_module("copy").deepcopy(x)}
+            "copy": copy.copy, "deepcopy": copy.deepcopy}
     LINE = 64 << 20
 
     def __init__(self, fd: int, module: types.ModuleType | None, clock: int = -1):
@@ -525,27 +554,33 @@ class Peer:
         self.objects: dict[int, Any] = {}
         self.ids: dict[int, int] = {}  # id() -> number
         self.snapshots: dict[int, list] = {}  # number -> the contents that the other side knows
+        self.held: dict[int, type] = {}  # number -> the builtin type of the contents
         self.pending: dict[int, list] = {}
         self.queue: list[int] = []
         self.todo: list[tuple] = []
         self.drops: list[int] = []
         self.kinds, self.names = content_kinds(), {}
         self.names = {k.__name__: k for k in self.kinds}
+        self.room = 1000  # so many stand-ins before those that are gone are looked for
         self.depth, self.used, self.trust, self.loop, self.flags, self.waited = 0, 0, False, None, {}, 0.0
         self.notes: list[list] = []  # warnings and log records of the program
         self.lock = threading.RLock()
-        self.failed, self.swallowed, self.raised = "", None, {}  # last error of the program; a failed assert that it could swallow
-        self.known: dict[str, Any] = {"offsets": [0, 0]}  # of environment, folder, random state, patches, output: as last sent
+        self.failed = ""  # the program's last error, for the report
+        self.raised: dict[int, BaseException] = {}  # by the program
+        self.swallowed: Any = None  # a failed assert of the test that the program could swallow
+        self.known: dict[Any, Any] = {"offsets": [0, 0]}  # environment, folder, random state, patches: as last sent
 
     # -- the wire
     def send(self, kind: str, operation: str, args: tuple, kwargs: dict, trace: str = "") -> None:
-        message = {"kind": kind, "op": operation, "args": [self.pack(a) for a in args], "kw": {k: self.pack(v) for k, v in kwargs.items()}}
+        message = {"kind": kind, "op": operation, "args": [self.pack(a) for a in args],
+                   "kw": {k: self.pack(v) for k, v in kwargs.items()}}
         if self.depth < 2 or sum(map(len, self.snapshots.values())) < 2000:  # a key function is called 100,000 times
             message["set"] = changed = []
             for number, old in list(self.snapshots.items()):
                 x = self.objects[number]
-                new = self.kinds[self.base(x)][0](x)
-                if len(new) != len(old) or not all(map(operator.is_, new, old)) and not (type(new[-1]) is str and new == old):
+                new = self.kinds[self.held[number]][0](x)
+                same = len(new) == len(old) and all(map(operator.is_, new, old))
+                if not same and not (new and type(new[-1]) is str and new == old):
                     self.snapshots[number] = new
                     changed.append([number, [self.pack(v) for v in new]])
         if self.flags:
@@ -582,7 +617,7 @@ class Peer:
         while self.todo:
             number, values = self.todo.pop(0)
             x = self.objects[number]
-            read, _, fill = self.kinds[self.base(x)]
+            read, _, fill = self.kinds[self.held[number]]
             fill(x, [self.unpack(v) for v in values])
             self.snapshots[number] = read(x)
         for number in message["drop"]:
@@ -615,8 +650,11 @@ class Peer:
 
     def ended(self, error: BaseException, operation: str, args: tuple, kwargs: dict) -> BaseException:
         """The error; but one that would only end a loop of the test early (as PEP 479 has it) is a RuntimeError."""
-        stop, frame, names, allowed = isinstance(error, (StopIteration, StopAsyncIteration)), sys._getframe(3), set(), False
-        if not stop and not isinstance(error, IndexError) or operation == "special" and args[0] in ("__next__", "__anext__") or kwargs.get("stops"):
+        stop = isinstance(error, (StopIteration, StopAsyncIteration))
+        frame, names, allowed = sys._getframe(3), set(), False
+        if not stop and not isinstance(error, IndexError) or kwargs.get("stops"):
+            return error
+        if operation == "special" and args[0] in ("__next__", "__anext__"):
             return error
         while frame:
             if frame.f_code.co_filename == self.flags.get("file"):
@@ -631,7 +669,8 @@ class Peer:
         self.depth += 1
         try:
             operation = message["op"]
-            args, kwargs = [self.unpack(a) for a in message["args"]], {k: self.unpack(v) for k, v in message["kw"].items()}
+            args = [self.unpack(a) for a in message["args"]]
+            kwargs = {k: self.unpack(v) for k, v in message["kw"].items()}
             if self.module is None:
                 self.permit(operation, args)
             function = self.OPERATIONS.get(operation) or (self.FREE.get(operation) or getattr(self, "do_" + operation))
@@ -652,29 +691,33 @@ class Peer:
 
     def failed_in_the_program(self, error: Any) -> None:
         """A failed assert of the test that passes through the program, which could swallow it, is final."""
-        if id(error) not in self.raised and (isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")):
+        failed = isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")
+        if failed and id(error) not in self.raised:
             self.swallowed = error
 
     def permit(self, operation: str, args: list) -> None:
-        """What a program may do with the verifier's objects: never a way to frames, globals, modules or the tools of the test."""
-        x = args[1] if operation == "special" else args[0]
-        kind, name = type(x), args[1] if len(args) > 1 else ""
-        own = isinstance(x, type) and not self.global_ref(x)
-        tool = kind.__module__.startswith(GUARDED) or "unittest" in sys.modules and isinstance(x, sys.modules["unittest"].TestCase)
-        function = kind in (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType, type(list.append))
-        inner = (types.CodeType, types.FrameType, types.TracebackType, types.ModuleType, types.GeneratorType, types.CoroutineType,
-                 types.AsyncGeneratorType, types.CellType)
-        ok = operation in ("task", "pump", "result", "cancel") or operation == "special" and args[0] in DUNDERS - {"__get__"}
-        if operation == "call":
-            ok = not isinstance(x, type) or own
+        """What a program may do with the verifier's objects: no way to frames, globals, modules, tools of tests."""
+        x, name = (args[1], args[0]) if operation == "special" else (args[0], args[1] if len(args) > 1 else "")
+        kind = type(x)
+        mine = lambda c: isinstance(c, type) and not self.global_ref(c) and not c.__module__.startswith(GUARDED)
+        if operation in ("task", "pump", "result", "cancel"):
+            ok = True
+        elif operation in ("call", "special"):
+            ok = (operation == "call" or name in DUNDERS and name != "__get__") and (not isinstance(x, type) or mine(x))
         elif operation in ("getattr", "setattr", "delattr"):
-            ok = not function and not isinstance(x, inner) and type(name) is str and not name.startswith(("__", "format")) or (
-                operation == "getattr" and name in ("__name__", "__doc__", "__qualname__", "__dataclass_fields__", "__members__", "__match_args__"))
-            if operation != "getattr":
-                held = getattr(kind, name, None)
-                ok = ok and not isinstance(x, type) and not callable(held) and not (kind.__module__ in sys.stdlib_module_names and hasattr(kind, name))
-        if tool or not ok or function and operation != "call" and args[0] not in ("__call__", "__eq__", "__hash__", "__repr__") and ok is not True:
-            raise (AttributeError if operation == "getattr" else PermissionError)(f"{operation} {name} of the test's {kind.__name__}")
+            open_name = name in {f"__{n}__" for n in "name doc qualname dataclass_fields members match_args".split()}
+            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format")))
+            if operation != "getattr":  # attributes of an object, not its methods, and nothing of a class
+                ok = ok and not isinstance(x, type) and not open_name and not callable(getattr(kind, name, None)) and (
+                    mine(kind) or not hasattr(kind, name))
+        elif operation in ("vars", "dir", "copy", "deepcopy"):
+            ok = mine(kind)
+        else:
+            ok = operation in ("list", "len", "getitem") and mine(x) or operation == "isinstance" and mine(name)
+        unittest = sys.modules.get("unittest")
+        if not ok or kind.__module__.startswith(GUARDED) or unittest and isinstance(x, unittest.TestCase):
+            refused = AttributeError if operation == "getattr" else PermissionError
+            raise refused(f"{operation} {name} of the test's {kind.__name__}")
 
     def serve(self) -> None:
         with contextlib.suppress(EOFError):
@@ -713,9 +756,10 @@ class Peer:
     def base(self, x: Any) -> type | None:
         """The builtin type whose contents x has, that are held on both sides; None: x stays where it is."""
         kind = type(x)
-        if kind.__name__ in NODES and kind not in self.kinds and self.module is not None and type(kind) is type and self.nodes:
+        if kind.__name__ in NODES and kind not in self.kinds and self.module and type(kind) is type and self.nodes:
+            fields = NODES[kind.__name__]
             own = {k for k, v in vars(kind).items() if isinstance(v, types.FunctionType) and not k.startswith("__")}
-            if not own and hasattr(x, NODES[kind.__name__][0]) and getattr(x, "__dict__", {}).keys() <= set(NODES[kind.__name__]):
+            if not own and hasattr(x, fields[0]) and getattr(x, "__dict__", {}).keys() <= set(fields):
                 return HELPERS[kind.__name__]
         return next((c for c in kind.__mro__ if c in self.kinds), None)
 
@@ -730,10 +774,11 @@ class Peer:
             return None
 
     def library(self, module: str, name: str) -> Any:
-        """What `global_ref` names. In the verifier: classes alone, none that decides about tests, and what is loaded already."""
+        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests."""
         if self.module is not None:
             return operator.attrgetter(name)(importlib.import_module(module))
-        x = operator.attrgetter(name)(sys.modules[module]) if module.split(".")[0] in LIBRARIES and module in sys.modules else None
+        known = module.split(".")[0] in LIBRARIES and module in sys.modules
+        x = operator.attrgetter(name)(sys.modules[module]) if known else None
         if not isinstance(x, type) or module.startswith(GUARDED + ("bdb", "doctest", "unittest")):
             return type(name, (Exception,), {"__module__": module})
         return x
@@ -754,15 +799,18 @@ class Peer:
             return None
         if x is NotImplemented or x is ...:
             return ["k", "builtins", repr(x)]
-        if kind.__module__ == "dataclasses" and (name := next((n for n, v in vars(sys.modules["dataclasses"]).items() if v is x), "")):
-            return ["k", "dataclasses", name]
+        if kind.__module__ == "dataclasses":
+            for name in (n for n, v in vars(sys.modules["dataclasses"]).items() if v is x):
+                return ["k", "dataclasses", name]
         if kind.__name__ in VALUES and (ref := self.global_ref(kind)):
             return ["v", ref, *map(self.pack, VALUES[kind.__name__](x))]
         if kind.__name__ in VIEWS and kind.__module__ == "builtins":
             return ["w", kind.__name__, *map(self.pack, x)]
-        if kind.__module__ == "numpy" and hasattr(x, "dtype") and not isinstance(x, sys.modules["numpy"].ndarray):
-            import numpy
-            return ["n", *self.kinds[numpy.ndarray][0](numpy.asarray(x))]
+        if kind.__module__.startswith("numpy") and "numpy" in sys.modules:
+            numpy = sys.modules["numpy"]
+            if isinstance(x, (numpy.generic, numpy.dtype)):
+                array = numpy.zeros(0, x) if isinstance(x, numpy.dtype) else numpy.asarray(x)
+                return ["n", *self.kinds[numpy.ndarray][0](array)]
         if isinstance(x, type) or self.module is None and kind in (types.FunctionType, types.BuiltinFunctionType):
             if ref := self.global_ref(x):
                 return ref
@@ -783,17 +831,22 @@ class Peer:
     def forget(self, number: int) -> None:
         self.ids.pop(id(self.objects.pop(number, None)), None)
         self.snapshots.pop(number, None)
+        self.held.pop(number, None)
 
     def prune(self) -> None:
-        """Objects that only these tables still hold. The owner of one that stays where it is leaves that to the other side."""
+        """Forgets what only these tables hold. The owner of an object that stays leaves that to the other side."""
         if self.flags.get("threads"):
             return
-        for number in self.objects.keys() - set(self.queue):
-            x = self.objects[number]
-            copied = type(x) in self.kinds and type(x) is not types.FunctionType
-            if (copied or number % 2 != self.parity and len(self.objects) > 1000) and not isinstance(x, type) and sys.getrefcount(x) <= 3:
+        copied = lambda kind: kind in self.kinds and kind is not types.FunctionType
+        here = [n for n in self.snapshots if copied(type(self.objects[n]))]
+        if len(self.objects) > self.room:
+            far = [n for n in self.objects if n % 2 != self.parity and n not in self.snapshots]
+            here += [n for n in far if not isinstance(self.objects[n], type)]
+        for number in here:
+            if number not in self.queue and sys.getrefcount(self.objects[number]) <= 2:
                 self.drops.append(number)
                 self.forget(number)
+        self.room = max(1000, 2 * len(self.objects)) if len(self.objects) > self.room else self.room
 
     def describe(self, number: int) -> list:
         x = self.objects[number]
@@ -802,14 +855,16 @@ class Peer:
             return self.describe_class(number, x)
         base = self.base(x)
         if base is types.FunctionType:
-            head = [number, "f", x.__name__, x.__qualname__, x.__doc__, x.__module__, bool(x.__code__.co_flags & 128), self.signature(x)]
+            waits = bool(x.__code__.co_flags & 128)  # an async function
+            head = [number, "f", x.__name__, x.__qualname__, x.__doc__, x.__module__, waits, self.signature(x)]
         elif base in (ListNode, TreeNode):
             head = [number, "o", ["h", base.__name__], base.__name__]
         else:
-            plain = kind is base or base is BaseException
-            head = [number, "o", self.global_ref(kind) if plain and self.global_ref(kind) else self.export(kind), base and base.__name__]
+            plain = self.global_ref(kind) if kind is base or base is BaseException else None
+            head = [number, "o", plain or self.export(kind), base and base.__name__]
         if base is None:
             return head
+        self.held[number] = base
         values = self.kinds[base][0](x)
         if self.kinds[base][2] and base is not BaseException:
             self.snapshots[number] = values
@@ -820,9 +875,10 @@ class Peer:
             return None
         signature = importlib.import_module("inspect").signature(function)
         missing = signature.empty
-        parameters = [[p.name, int(p.kind), [self.pack(v) for v in (p.default,) if v is not missing],
-                       [self.pack(v) for v in (p.annotation,) if v is not missing]] for p in signature.parameters.values()]
-        return [parameters, [self.pack(v) for v in (signature.return_annotation,) if v is not missing]]
+        given = lambda v: [] if v is missing else [self.pack(v)]
+        parameters = signature.parameters.values()
+        rows = [[p.name, int(p.kind), given(p.default), given(p.annotation)] for p in parameters]
+        return [rows, given(signature.return_annotation)]
 
     def describe_class(self, number: int, kind: type) -> list:
         base = next((c for c in kind.__mro__ if c in self.kinds), None)
@@ -840,7 +896,8 @@ class Peer:
             if c is not kind and not self.global_ref(c):
                 continue  # of a class that has a stand-in itself
             value = vars(c)[name]
-            if base in IMMUTABLE and hasattr(base, name) and (not hidden(name) or name in ("__getitem__", "__iter__", "__contains__")):
+            reading = not hidden(name) or name in ("__getitem__", "__iter__", "__contains__")
+            if base in IMMUTABLE and hasattr(base, name) and reading:
                 continue  # a str whose startswith always says yes is the text that it is
             if name in DUNDERS and not (name in ("__array__", "__get__") and base):
                 (absent if value is None else dunders).append(name)
@@ -850,9 +907,9 @@ class Peer:
                 attributes.append(name)
         checks = type(kind).__instancecheck__ is not type.__instancecheck__
         reals = [self.pack(c) for c in kind.__mro__[1:-1] if c in held and c is not object and base is BaseException]
-        return [number, "c", kind.__name__, kind.__qualname__, kind.__module__, base and base.__name__, [self.pack(c) for c in others], functions,
-                dunders, absent, attributes, checks,
-                self.global_ref(kind) or kind in TYPES and ["g", "types", TYPES[kind]], reals]
+        real = self.global_ref(kind) or kind in TYPES and ["g", "types", TYPES[kind]]
+        return [number, "c", kind.__name__, kind.__qualname__, kind.__module__, base and base.__name__,
+                [self.pack(c) for c in others], functions, dunders, absent, attributes, checks, real, reals]
 
     def unpack(self, v: Any) -> Any:
         if not isinstance(v, list):
@@ -861,8 +918,9 @@ class Peer:
         if tag == "@":
             return self.build(rest[0])
         if tag == "g":
-            x = self.library(*rest)
-            return x if self.module is not None or x not in (BaseException, Exception, AssertionError) else type(x.__name__, (Exception,), {})
+            x = self.library(*rest)  # as a value not a class that would catch a failed assert of the test
+            catches = self.module is None and x in (BaseException, Exception, AssertionError)
+            return type(x.__name__, (Exception,), {}) if catches else x
         if tag == "t":
             return tuple(map(self.unpack, rest))
         if tag == "s":
@@ -870,21 +928,23 @@ class Peer:
         if tag == "b":
             return rest[0].encode("latin-1")
         if tag == "k" and rest[0] in ("builtins", "dataclasses"):
-            return {"Ellipsis": ..., "NotImplemented": NotImplemented}.get(rest[1]) or getattr(importlib.import_module("dataclasses"), rest[1])
+            plain = {"Ellipsis": ..., "NotImplemented": NotImplemented}
+            return plain[rest[1]] if rest[1] in plain else getattr(importlib.import_module("dataclasses"), rest[1])
         if tag == "v" and rest[0][2] in VALUES:
             return self.library(*rest[0][1:])(*map(self.unpack, rest[1:]))
         if tag == "w":
             values = [self.unpack(x) for x in rest[1:]]
-            return dict.fromkeys(values).keys() if rest[0] == "dict_keys" else dict(values).items() if rest[0] == "dict_items" else dict(
-                enumerate(values)).values()
+            return (dict.fromkeys(values).keys() if rest[0] == "dict_keys" else
+                    dict(values).items() if rest[0] == "dict_items" else dict(enumerate(values)).values())
         if tag == "n":
-            return self.names["ndarray"] and self.kinds[self.names["ndarray"]][1](None, rest)[()]
+            array = self.kinds[self.names["ndarray"]][1](None, rest)
+            return array[()] if array.ndim == 0 else array.dtype
         if tag == "m" and self.module is not None:
             return importlib.import_module(rest[0])
         raise ValueError(f"unknown data {tag!r}")
 
     def build(self, number: int) -> Any:
-        """The object of that number; one that a message describes is made now, its contents once all of them are made."""
+        """The object of that number; one that a message describes is made now, its contents once all are made."""
         if (description := self.pending.pop(number, None)) is None:
             return self.objects[number]
         what, *rest = description[1:]
@@ -897,14 +957,15 @@ class Peer:
             if signature:
                 self.sign(x, *signature)
             self.todo.append((number, values))
+            self.held[number] = types.FunctionType
         else:
             cls, base = self.unpack_class(rest[0]), self.names.get(rest[1])
             if base is None:
                 x = object.__new__(cls)
             else:
-                values, (_, make, fill) = rest[2], self.kinds[base]
-                if not (type(cls) is FarMeta and issubclass(cls, base) or cls is base or base is BaseException and issubclass(cls, base)
-                        or base.__name__ in NODES):
+                values, (_, make, fill), self.held[number] = rest[2], self.kinds[base], base
+                fits = (type(cls) is FarMeta or base is BaseException) and issubclass(cls, base)
+                if not fits and cls is not base and base.__name__ not in NODES:
                     raise PermissionError(f"{cls.__name__} with the contents of {base.__name__}")
                 now = base in IMMUTABLE or base is BaseException or base.__name__ == "ndarray"
                 x = make(cls, [self.unpack(v) for v in values] if now else values)
@@ -921,12 +982,14 @@ class Peer:
             return own if isinstance(own, type) else HELPERS[v[1]]
         return self.library(*v[1:]) if v[0] == "g" else self.unpack(v)
 
-    def build_class(self, name, qualname, module, base, others, functions, dunders, absent, attributes, checks, real, reals) -> type:
+    def build_class(self, name, qualname, module, base, others, functions, dunders, absent, attributes, checks, real,
+                    reals) -> type:
         real = self.library(*real[1:]) if real else None
         space = {"__module__": module, "__qualname__": str(qualname), "_far_checks": checks,
                  "_far_bases": tuple(c for c in map(self.unpack_class, others) if isinstance(c, type)),
                  "__dict__": property(lambda self: PEER.request("vars", self))}
-        space |= {n: FORWARD[n] for n in dunders if n in FORWARD} | dict.fromkeys(absent) | {n: self.unpack(f) for n, f in functions.items()}
+        space |= {n: FORWARD[n] for n in dunders if n in FORWARD} | dict.fromkeys(absent)
+        space |= {n: self.unpack(f) for n, f in functions.items()}
         space |= {n: property(lambda self, n=n: PEER.request("getattr", self, n)) for n in attributes}
         if real:
             space["__class__"] = property(lambda self: real)
@@ -944,18 +1007,21 @@ class Peer:
     def sign(self, x: Any, parameters: list, returned: list) -> None:
         inspect = importlib.import_module("inspect")
         kinds = list(inspect._ParameterKind)
-        built = [inspect.Parameter(n, kinds[k], **{key: self.unpack(v[0]) for key, v in (("default", d), ("annotation", a)) if v})
+        given = lambda key, v: {key: self.unpack(v[0])} if v else {}
+        built = [inspect.Parameter(n, kinds[k], **given("default", d), **given("annotation", a))
                  for n, k, d, a in parameters]
-        x.__signature__ = inspect.Signature(built, **({"return_annotation": self.unpack(returned[0])} if returned else {}))
-        x.__annotations__ = {p.name: p.annotation for p in built if p.annotation is not p.empty} | (
-            {"return": x.__signature__.return_annotation} if returned else {})
+        x.__signature__ = inspect.Signature(built, **given("return_annotation", returned))
+        noted = {p.name: p.annotation for p in built if p.annotation is not p.empty}
+        x.__annotations__ = noted | given("return", returned)
 
     # -- what a test compares, and what surrounds both sides
     def special(self, name: str, x: Any, *args, **kwargs) -> Any:
-        """A dunder method of a stand-in. What the program's object says about a plain value of the test is not asked: the test
-        compares the builtin contents that it has, if any; except where the test made the object itself (`made`)."""
+        """A dunder method of a stand-in. What the program's object says about a plain value of the test is not asked:
+        the test compares the builtin contents that it has, if any; except where the test made the object itself
+        (`made`)."""
         trust, self.trust = self.trust, False
         if self.module is None and name in JUDGED and type(type(args[0])) is not FarMeta:
+            trust = trust or name == "__radd__" and args[0] == 0 and type(args[0]) is int  # where sum() starts
             if trust and name == "__eq__" and not isinstance(args[0], type(None)):
                 return self.control(x, args[0])
             if not trust:
@@ -970,7 +1036,7 @@ class Peer:
         return self.request("special", name, x, *args, **kwargs)
 
     def control(self, x: Any, value: Any) -> Any:
-        """`P(5) == 5`: the program is asked about other values too, in any order; an object that equals those as well equals none."""
+        """`P(5) == 5`: the program is asked about other values too, in any order; what equals those too equals none."""
         draw = random.SystemRandom()
 
         def other(v):
@@ -986,7 +1052,10 @@ class Peer:
         draw.shuffle(asked)
         answers = [self.request("special", "__eq__", x, v) for v in asked]
         mine = next(a for v, a in zip(asked, answers) if v is value)
-        return mine if mine is NotImplemented or not mine or not any(a is not NotImplemented and a for v, a in zip(asked, answers) if v is not value) else False
+        lies = any(a is not NotImplemented and a for v, a in zip(asked, answers) if v is not value)
+        if lies:
+            self.swallowed = AssertionError(f"{type(x).__name__}: __eq__ says yes to other values too")
+        return mine
 
     def surroundings(self) -> dict:
         known, more = self.known, {}
@@ -1063,28 +1132,33 @@ class Peer:
 
 PEER: Any = None
 LIBRARIES = set(sys.stdlib_module_names) - {"__main__"} | {"numpy", "sortedcontainers"}
-VALUES = {name: lambda x: x.__reduce_ex__(2)[1] for name in "Fraction Decimal date datetime time timedelta PosixPath PurePosixPath "
-          "IPv4Address IPv6Address".split()}
-VALUES |= {"range": lambda x: (x.start, x.stop, x.step), "complex": lambda x: (x.real, x.imag), "UUID": lambda x: (str(x),),
+VALUES = {name: lambda x: x.__reduce_ex__(2)[1] for name in (
+    "Fraction Decimal date datetime time timedelta PosixPath PurePosixPath IPv4Address IPv6Address").split()}
+VALUES |= {"range": lambda x: (x.start, x.stop, x.step), "complex": lambda x: (x.real, x.imag),
+           "UUID": lambda x: (str(x),),
            "timezone": lambda x: x.__getinitargs__(), "memoryview": lambda x: (bytes(x),)}
 VALUES["slice"] = VALUES["range"]
 TYPES = {v: k for k, v in vars(types).items() if isinstance(v, type) and k != "CoroutineType"}
+CLOSED = {getattr(types, name + "Type") for name in (
+    "Function Method BuiltinFunction MethodWrapper MethodDescriptor WrapperDescriptor Code Frame Traceback Module "
+    "Generator Coroutine AsyncGenerator Cell").split()}
 VIEWS = ("dict_keys", "dict_values", "dict_items")
 
 
 
 
-# ---------------------------------------------------------------------------------------------------- the verifier
+# ---------------------------------------------------------------------------------------- the verifier
 def made(tree: ast.Module, classes: set[str], modules: set[str]) -> Any:
-    """A predicate: the test itself made this object, from a class of the program (by its name) that it called, or by operators."""
+    """A predicate: the test made this object itself, by calling a class of the program (by its name) or operators."""
     functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    returned = {f.name: [n.value for n in ast.walk(f) if isinstance(n, (ast.Return, ast.Yield))] for f in functions if f.decorator_list}
+    returned = {f.name: [n.value for n in ast.walk(f) if isinstance(n, (ast.Return, ast.Yield))]
+                for f in functions if f.decorator_list}
     bound: dict[str, list] = {}
 
     def bind(target: ast.AST, value: ast.AST | None) -> None:
         if isinstance(target, (ast.Tuple, ast.List)):
-            parts = value.elts if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts) else [None] * len(target.elts)
-            for t, v in zip(target.elts, parts):
+            parts = getattr(value, "elts", ())
+            for t, v in zip(target.elts, parts if len(parts) == len(target.elts) else [None] * len(target.elts)):
                 bind(t, v)
         elif isinstance(target, (ast.Name, ast.Attribute)):
             bound.setdefault(ast.unparse(target), []).append(value)
@@ -1111,7 +1185,9 @@ def made(tree: ast.Module, classes: set[str], modules: set[str]) -> Any:
             return name.lstrip("_")[:1].isupper()
         if isinstance(e, ast.BinOp):
             return is_made(e.left) or is_made(e.right)
-        return isinstance(e, ast.UnaryOp) and is_made(e.operand) or isinstance(e, (ast.Name, ast.Attribute)) and ast.unparse(e) in good
+        if isinstance(e, ast.UnaryOp):
+            return is_made(e.operand)
+        return isinstance(e, (ast.Name, ast.Attribute)) and ast.unparse(e) in good
 
     while bad := {name for name in good if not all(map(is_made, bound[name]))}:
         good -= bad
@@ -1145,19 +1221,21 @@ class Operators(ast.NodeTransformer):
         self.generic_visit(node)
         if not known:
             return node
-        value = self.use(node, "i" + type(node.op).__name__, ast.parse(ast.unparse(node.target), mode="eval").body, node.value)
+        target = ast.parse(ast.unparse(node.target), mode="eval").body  # to be read
+        value = self.use(node, "i" + type(node.op).__name__, target, node.value)
         return ast.copy_location(ast.Assign([node.target], value), node)
 
     def visit_Call(self, node):
-        if isinstance(node.func, ast.Attribute) and node.func.attr in TEXT_METHODS and not self.is_made(node.func.value):
+        name = getattr(node.func, "attr", "")
+        if name in TEXT_METHODS and not self.is_made(node.func.value):
             self.generic_visit(node)
-            return self.use(node, "Text", node.func.value, ast.Constant(node.func.attr), *node.args, keywords=node.keywords)
-        known = isinstance(node.func, ast.Attribute) and node.func.attr.startswith("assert") and any(map(self.is_made, node.args))
+            return self.use(node, "Text", node.func.value, ast.Constant(name), *node.args, keywords=node.keywords)
+        known = getattr(node.func, "attr", "").startswith("assert") and any(map(self.is_made, node.args))
         self.generic_visit(node)
         return self.use(node, "Call", node.func, *node.args, keywords=node.keywords) if known else node
 
 
-TEXT_METHODS = {"startswith", "endswith", "isdigit", "isalpha", "isalnum", "isupper", "islower", "isspace", "isnumeric", "isdecimal"}
+TEXT_METHODS = set("startswith endswith isdigit isalpha isalnum isupper islower isspace isnumeric isdecimal".split())
 
 
 def text_method(x: Any, name: str, *args, **kwargs) -> Any:
@@ -1167,13 +1245,12 @@ def text_method(x: Any, name: str, *args, **kwargs) -> Any:
     return getattr(x, name)(*args, **kwargs)
 
 
-OPERATORS = {"Text": text_method, "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
+OPERATORS = {"Text": text_method, "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le,
+             "Gt": operator.gt, "GtE": operator.ge,
              "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b, "Call": lambda f, *a, **k: f(*a, **k)}
-for words, prefix in ((dict(Add="add", Sub="sub", Mult="mul", Div="truediv", FloorDiv="floordiv", Mod="mod", Pow="pow", MatMult="matmul",
-                            BitAnd="and_", BitOr="or_", BitXor="xor", LShift="lshift", RShift="rshift"), ""),):
-    for word, function in words.items():
-        OPERATORS |= {word: getattr(operator, function), "i" + word: getattr(operator, "i" + function.rstrip("_"), None) or getattr(
-            operator, "i" + function)}
+for word, function in zip(
+        "Add Sub Mult Div FloorDiv Mod Pow MatMult BitAnd BitOr BitXor LShift RShift".split(), ARITHMETIC):
+    OPERATORS |= {word: getattr(operator, f"__{function}__"), "i" + word: getattr(operator, f"__i{function}__")}
 
 
 def use_operator(name: str, *args, **kwargs) -> Any:
@@ -1205,13 +1282,15 @@ def program_name(name: str) -> Any:
 
 
 class Names(dict):
-    """The globals of an assert test: names of the program are asked of it, those of the prelude are there as for the program."""
+    """The globals of an assert test: the program's names are asked of it, those of the prelude are there as for it."""
 
     def __init__(self, owned: set[str]):
         super().__init__(HELPERS, __name__="__main__", __builtins__=builtins)
         self.owned = owned
 
     def __missing__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise KeyError(name)
         if name not in self.owned and (name in vars(builtins) or name in prelude()):
             return prelude()[name] if name in prelude() else vars(builtins)[name]
         try:
@@ -1245,7 +1324,7 @@ def number_keys(x: Any) -> Any:
 
 
 def verify(test: dict, peer: Peer) -> int:
-    """The verifier's whole life: the data set's test code against the program on the other end; returns PASS, WRONG or ERROR."""
+    """The verifier's whole life: a test against the program on the other end; returns PASS, WRONG or ERROR."""
     try:
         if test["kind"] == "call":
             peer.request("hello", {})  # the program's own top level has run
@@ -1263,9 +1342,9 @@ def verify(test: dict, peer: Peer) -> int:
 
 def verify_call(test: dict) -> bool:
     name, expected, tolerance = test["fn_name"], test["expected"], test["tolerance"]
-    # as LiveCodeBench does: Solution wherever there is one, since the prelude's names (heapq's merge) must not win over it
     module = PEER.request("module")
-    function = getattr(PEER.request("getattr", module, "Solution")(), name) if hasattr(module, "Solution") else PEER.request("name", name)
+    owner = module.Solution() if hasattr(module, "Solution") else module  # as LiveCodeBench does, wherever there is one
+    function = getattr(owner, name)
     result = function(*number_keys(test["args"]))
     # APPS writes some expected values wrapped in a list of one
     wanted = [expected, number_keys(expected), *(expected if isinstance(expected, list) and len(expected) == 1 else [])]
@@ -1296,20 +1375,19 @@ def patched_names(tree: ast.AST) -> list[list[str]]:
     for n in ast.walk(tree):
         if isinstance(n, ast.Constant) and isinstance(n.value, str) and re.fullmatch(r"[a-z_]\w*(\.\w+)+", n.value):
             rows.add(tuple(n.value.rsplit(".", 1)))
-        elif isinstance(n, ast.Call) and len(n.args) > 1 and isinstance(n.args[1], ast.Constant) and isinstance(n.args[1].value, str):
+        elif isinstance(n, ast.Call) and len(n.args) > 1 and isinstance(getattr(n.args[1], "value", None), str):
             rows.add((modules.get(ast.unparse(n.args[0]), ""), n.args[1].value))
         elif isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store):
             rows.add((modules.get(ast.unparse(n.value), ""), n.attr))
-    return [list(row) for row in sorted(rows) if row[0].split(".")[0] in LIBRARIES and row not in (("sys", "stdout"), ("sys", "stderr"))]
+    rows -= {("sys", "stdout"), ("sys", "stderr")}
+    return [list(row) for row in sorted(rows) if row[0].split(".")[0] in LIBRARIES]
 
 
 def verify_code(test: dict, peer: Peer) -> int:
     code, pytest = test["code"], test["kind"] == "pytest"
-    tree, owned, modules = ast.parse(code), program_names(code), {"solution"}
-    imports = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
-    modules |= {a.asname or a.name for n in imports if isinstance(n, ast.Import) for a in n.names if a.name == "solution"}
-    named = {a.asname or a.name for n in imports if isinstance(n, ast.ImportFrom) and n.module == "solution" for a in n.names}
-    operators = Operators(made(tree, owned | named, modules))
+    tree, owned = ast.parse(code), program_names(code)
+    named = imported(tree)
+    operators = Operators(made(tree, owned | named, modules_of_the_program(tree)))
     tree = operators.visit(tree)
     if pytest and operators.count:
         code = ast.unparse(tree)
@@ -1317,14 +1395,17 @@ def verify_code(test: dict, peer: Peer) -> int:
     builtins.__operator__ = use_operator
     folder = "/verifier" if os.path.isdir("/verifier") else os.getcwd()
     path = os.path.join(folder, "test_solution.py" if pytest else "test.py")
-    stops = [[n.lineno, n.end_lineno] for n in ast.walk(tree) for parts in [
-        [i.context_expr for i in n.items] if isinstance(n, (ast.With, ast.AsyncWith)) else n.handlers if isinstance(n, ast.Try) else
-        n.args if isinstance(n, ast.Call) else []] if any("StopIteration" in names_under(p.type if isinstance(
-            p, ast.ExceptHandler) and p.type else p) or "StopAsyncIteration" in names_under(p) for p in parts)]
+    stop = {"StopIteration", "StopAsyncIteration"}
+    expects = lambda parts: any(stop & names_under(p) for p in parts if p is not None)
+    stops = [[n.lineno, n.end_lineno] for n in ast.walk(tree) if expects(
+        [i.context_expr for i in n.items] if isinstance(n, (ast.With, ast.AsyncWith)) else
+        [h.type for h in n.handlers] if isinstance(n, ast.Try) else n.args if isinstance(n, ast.Call) else [])]
     told = lambda pattern: re.search(pattern, code) is not None
-    flags = {"output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"), "cwd": told("chdir"),
-             "seed": told(r"seed\(|setstate"), "notes": told(r"warn|caplog|assertLogs"), "patched": patched_names(tree), "file": path,
-             "stops": stops, "threads": told("[tT]hread|concurrent"), "inspect": test["inspect"] or told("inspect|signature|annotations|hints"),
+    flags = {"file": path, "stops": stops, "patched": patched_names(tree), "cwd": told("chdir"),
+             "seed": told(r"seed\(|setstate"),
+             "output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"),
+             "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
+             "inspect": test["inspect"] or told("inspect|signature|annotations|hints"),
              "nodes": not told(r"(solution\b.*|import.*)(List|Tree)Node")}
     for owner in [random, getattr(sys.modules.get("numpy"), "random", None)] if flags["seed"] else []:
         if owner is not None:
@@ -1337,7 +1418,8 @@ def verify_code(test: dict, peer: Peer) -> int:
         theirs = set(dir(solution))
         listed = program_name("__all__") if "__all__" in theirs else [n for n in theirs if not n.startswith("_")]
         helpers = {n: prelude()[n] for n in free_names(code) - owned if n in prelude() and n in listed}
-        types.ModuleType.__dict__["__dict__"].__get__(solution).update(helpers, __all__=[*helpers, *(owned & set(listed) & theirs)])
+        space = types.ModuleType.__dict__["__dict__"].__get__(solution)
+        space.update(helpers, __all__=[*helpers, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
     if pytest:
         passed = verify_pytest(code, path, folder)
@@ -1365,7 +1447,8 @@ def verify_pytest(code: str, path: str, folder: str) -> bool:
     if "hypothesis" in code:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
         import hypothesis
-        hypothesis.settings.register_profile("sandbox", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+        hypothesis.settings.register_profile("sandbox", deadline=None, derandomize=True,
+                                             suppress_health_check=list(hypothesis.HealthCheck))
         hypothesis.settings.load_profile("sandbox")
     passed = []
 
@@ -1373,6 +1456,7 @@ def verify_pytest(code: str, path: str, folder: str) -> bool:
         def pytest_runtest_logreport(self, report):
             passed.append(report.when == "call" and (report.passed or hasattr(report, "wasxfail")))
 
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--rootdir", folder]
+    warning = "ignore::pytest.PytestAssertRewriteWarning"  # of plugins that the zygote loaded
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-W", warning, "--rootdir", folder]
     code = pytest.main([*options, path], plugins=[Collect()])
     return code == 0 and any(passed)

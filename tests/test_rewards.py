@@ -312,7 +312,7 @@ def test_rewards_file(tmp_path, own_verifiers, name):
 
 @pytest.mark.parametrize("name, text, said", [
     ("none.py", None, "none.py: cannot be imported"), ("text.txt", "", "text.txt: cannot be imported"), ("my-rewards.py", "", "cannot be imported as 'my-rewards'"),
-    ("json.py", "x = 1", "cannot be imported as 'json'.*no other module"), ("rewards.py", "", "cannot be imported as 'rewards'"), ("own1.py", "\nx = 1 / 0", "own1.py:2: ZeroDivisionError"),
+    ("json.py", "x = 1", "cannot be imported as 'json'; expected a Python file with a name of its own"), ("rewards.py", "", "cannot be imported as 'rewards'"), ("own1.py", "\nx = 1 / 0", "own1.py:2: ZeroDivisionError"),
     ("own2.py", "def f(:", "own2.py:1: SyntaxError"), ("own3.py", "\n\nimport missing_module", "own3.py:3: ModuleNotFoundError"), ("own4.py", "x = 1", "adds nothing to VERIFIERS"),
     ("own5.py", "VERIFIERS = {'mine': print}", r"VERIFIERS\['mine'\] is no rewards.Verifier"), ("own6.py", "import sys\nsys.exit(3)", "own6.py:2: SystemExit")])
 def test_rewards_file_that_cannot_work(tmp_path, own_verifiers, name, text, said):
@@ -540,6 +540,8 @@ BLOCKS = [  # (response, program)
     ("```python\n1\n``` \nOutput:\n```\n3\n```", "1"), ("```python\n1\n```\nRun:\n```bash\npython a.py\n```", "1"), ("```\n1\n```", "1"),
     ("```pycon\n>>> 1\n```", ""), ("```python-repl\n1\n```", ""), ("```python\n\n```", ""), ("```cpp\n1\n```", ""), ("none", ""), ("```", ""),
     ("```python\n# a\u2028b\x0cc\n1\n```", "# a\u2028b\x0cc\n1"), ("> quoted\n\n* ~~~python\n  x\n  ~~~", "x"),
+    ("> ```python\n> def f(x):\n>     return x\n> ```", "def f(x):\n    return x"), ("```python\nbroken(\n\nWait, again:\n```python\nx\n```", "x"),
+    ("```sage\n1\n```", "1"), ("```jupyter-python\n1\n```", "1"), ("a ~~~ b\n```python\n1\n```", "1"), ("~~~\n```\n~~~\n```python\n1\n```", "1"),
 ]
 
 
@@ -551,7 +553,8 @@ def test_fenced_blocks(response, program):
 def test_fenced_blocks_in_time():
     hostile = ["`" * 60000, "```" * 20000, "```a" * 20000, "```\n" * 15000, "```python\n'''\n```\n" * 4000, "`" * 30000 + "a", "~" * 60000, "> " * 30000,
                "- " * 30000 + "x", "a```\n" * 12000, "```python\n'''\n" + "```\n" * 15000, "```python\n'''\n```\n'''\n" * 3000,
-               ("x" * 10 + "``` a b") * 5000, "1. " * 20000, "a:b" * 20000 + "=", "def " * 15000, "```python\n" + " " * 60000 + "\n```"]
+               ("x" * 10 + "``` a b") * 5000, "1. " * 20000, "a:b" * 20000 + "=", "def " * 15000, "x" + "~" * 30000 + "`\n" * 9, "~" * 30000 + "`", '"""\n```\n' * 8000, "```python\n" + ("x" + " " * 8000 + "\n") * 7,
+               "1" * 60000, "1. " * 20000 + "```", "```python\nx\n```\n" * 4000, "```python\n" + "".join(f"def f{k}(): pass\n" for k in range(4000)), "```python\n" + " " * 60000 + "\n```"]
     start = time.process_time()
     for response in hostile:
         rewards.program_of(response, entries=frozenset(["f"]))
@@ -650,7 +653,7 @@ def test_unusable_code_ground_truth(truth):
     ({"max_test_cases": "3"}, "max_test_cases"), ({"max_test_cases": -3}, "max_test_cases"), ({"max_test_cases": 1.5}, "max_test_cases"),
     ({"inputs": ["[1, 2"], "outputs": ["1"], "fn_name": "f"}, "JSON"), ({"inputs": [None], "outputs": ["1"]}, "null"), ({"inputs": ["1"], "outputs": [None]}, "null")])
 def test_rows_that_would_fail_later_are_refused(truth, said):
-    truth = truth if truth.keys() & set(rewards.KINDS) else DOUBLE | truth
+    truth = truth if truth.keys() & {"inputs", "functional", "pytest"} else DOUBLE | truth
     with pytest.raises(ValueError, match=f"^code ground truth.*{said}") as error:
         check("coder1", json.dumps(truth))
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
@@ -680,6 +683,14 @@ def test_a_row_that_fails_costs_itself_only():
     with RewardPool(1) as pool:
         found = pool.score_batch([good, good | {"ground_truth": json.dumps(DOUBLE | {"timeout": 1e9})}, *[good] * 8])
     assert [r.status for r in found] == ["correct", "verifier_error", *["correct"] * 8]
+
+
+def test_a_program_that_dozes_is_no_failure_of_the_verifier():
+    """A little work and much sleep for ever looks like a program on an overloaded machine; it must not leave the batch."""
+    doze = "import time\nwhile True:\n    end = time.process_time() + 0.004\n    while time.process_time() < end: pass\n    time.sleep(0.09)"
+    with RewardPool(1) as pool:
+        found = pool.score_batch([item(block(doze), json.dumps({"inputs": ["1"], "outputs": ["2"], "timeout": 0.5}), "coder1")])
+    assert found == [(0.0, False, "wrong")]
 
 
 def test_livecodebench(no_zygote_left):
