@@ -21,6 +21,7 @@ Differs from the paper: its prompts for code are not published; the LiveCodeBenc
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -48,8 +49,10 @@ from tqdm import tqdm
 import report
 import rewards
 import toy
-from rows import ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, truth_of, without_think
-from runs import Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line, read_config, signals
+from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
+                  truth_of, without_think)
+from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line,
+                  read_config, signals)
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
 # policy.py, torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward
@@ -113,6 +116,9 @@ def check_config(cfg: Config) -> Config:
         cfg.k = ",".join(map(str, sorted({int(k) for k in cfg.k.strip("[] ").split(",") if k.strip()})))
     except ValueError:
         die(f"k must be a list of whole numbers such as 1 8; got {cfg.k!r}")
+    out = Path(cfg.output_dir)
+    if not (there := next(path for path in (out, *out.parents) if path.exists())).is_dir():
+        die(f"output_dir {out}: {there} is a file; give another --output_dir")
     if cfg.api_base and cfg.engine == "auto":
         cfg.engine = "api"
     if (cfg.engine == "api") != bool(cfg.api_base):
@@ -185,9 +191,7 @@ def livecodebench_prompt(row: dict) -> str:
 
 def to_problem(row: dict, benchmark: str, number: int, cfg: Config) -> Problem:
     """One row of any format named in the docstring. Raises ValueError (what is wrong; what is expected)."""
-    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
-    keys = (key for key in ("id", "unique_id", "question_id", "task_id", "problem_idx") if row.get(key) is not None)
-    name = str(next((row[key] for key in keys), meta.get("unique_id", number)))
+    name = row_id(row) or str(number)
     if "question_content" in row:
         packed = tuple(v if isinstance(v := row.get(key) or "", str) else json.dumps(v) for key in PACKED)
         messages = [{"role": "user", "content": livecodebench_prompt(row)}]
@@ -885,20 +889,13 @@ def scored_row(row: dict | ValueError, benchmark: str, number: int, known: dict[
     """Problem and responses of one row of a file of generations. Raises ValueError."""
     if isinstance(row, ValueError):
         raise row
-    benchmark, name = str(row.get("benchmark", benchmark)), str(row.get("id", number))
-    responses = next((row[key] for key in ("response", "responses") if row.get(key) is not None), None)
-    messages = row.get("messages") or []
-    if responses is None and messages and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant":
-        responses, messages = messages[-1].get("content"), messages[:-1]
-    responses = [responses] if isinstance(responses, str) else responses
-    if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
-        raise ValueError('no response; expected "response" (text or a list of texts), or "messages" that end in the '
-                         "assistant's")
+    benchmark, name = str(row.get("benchmark", benchmark)), row_id(row) or str(number)
+    responses = responses_of(row)
     if problem := known.get((benchmark, name)) or ("benchmark" not in row and known.get(("", name))):
         return problem, responses
-    prompt = messages or row.get("prompt") or row.get("problem") or row.get("question")
     problem = Problem(benchmark, name, [], row.get("data_source", "math_verify"), truth_of(row))
-    problem.text = prompt_of({"messages": prompt})[-1]["content"] if prompt else ""
+    with contextlib.suppress(ValueError):  # a row may come without its prompt, which is only shown
+        problem.text = prompt_of(row)[-1]["content"]
     return checked(problem, cfg), responses
 
 
@@ -965,13 +962,13 @@ def own_gpus(local_rank: int, local_ranks: int, tensor_parallel: int, visible: s
     return ",".join(gpus[local_rank * tensor_parallel:(local_rank + 1) * tensor_parallel])
 
 
-def main() -> None:
-    cfg = check_config(read_config(Config, sys.argv[1:], MOST_USED))
+def main(argv: list[str] | None = None) -> None:
+    cfg = check_config(read_config(Config, sys.argv[1:] if argv is None else argv, MOST_USED))
     out = Path(cfg.output_dir)
     if cfg.compare:
         a, _, b = cfg.compare.partition(",")
         return print(compare(Path(a), Path(b)) if b else die("compare needs two folders: --compare A B"))
-    if WORLD_SIZE > 1:  # a rank sees its own GPUs only, and its engine must not take the launcher's variables for its
+    if WORLD_SIZE > 1 and cfg.engine != "api":  # a rank sees its own GPUs; the launcher's variables are not its engine's
         os.environ["CUDA_VISIBLE_DEVICES"] = own_gpus(
             LOCAL_RANK, LOCAL_RANKS, cfg.tensor_parallel, os.environ.get("CUDA_VISIBLE_DEVICES"))
         for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -981,6 +978,10 @@ def main() -> None:
         (rescore if cfg.score_only else evaluate)(cfg, out)
     except EngineError as error:
         die(*error.args)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        die(f"output_dir {out}: {one_line(error)}; make room, the same command goes on from what is there")
     except KeyboardInterrupt:
         die(f"{signals[0]}: stopped; what is generated stands in {out}, and the same command goes on from there",
             code=128 + signal.Signals[signals[0]])

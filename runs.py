@@ -81,6 +81,7 @@ class Stop(Exception):
     """A signal asked the run to save and leave; raised by all ranks at the same place."""
 
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 signals: list[str] = []  # received; a run looks at it after every micro-batch and every chunk of a rollout
 
 
@@ -121,7 +122,7 @@ def frame(train: Callable[[Any], None], cfg) -> None:
     except KeyboardInterrupt:  # before catch_signals
         die("interrupted before the first step; nothing was to be saved", 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        if error.errno not in DISK_ERRORS:
             raise
         die(f"output_dir {cfg.output_dir}: {one_line(error)}; make room and run again, {again}")
     except Exception as error:

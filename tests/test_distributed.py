@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import yaml
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
@@ -22,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 import ranks
+import forked
 import rl_gppo
 import runs
 import toy
@@ -31,12 +30,6 @@ from rl_gppo import Config, Prompt, Sample
 from ranks import Run
 
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def tiny_model(tied: bool) -> Qwen3ForCausalLM:
@@ -109,16 +102,12 @@ GRID = [(case, optimizer, wrap, tied) for wrap in ("ddp", "fsdp") for case in CA
         for tied in ((True, False) if case == "even" else (True,))]
 
 
-def two_ranks(rank: int, port: int, folder: str) -> None:
+def two_ranks(rank: int, folder: str) -> None:
     """All cases of GRID on two gloo ranks, in one pair of processes; every rank writes what it got."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
-    torch.set_num_threads(1)
     results = {key: outcome(*key) for key in GRID}
     torch.save(results, f"{folder}/rank{rank}.pt")
     for wrap in ("ddp", "fsdp"):
         checkpoint_round_trip(Path(folder) / wrap, wrap)
-    torch.distributed.destroy_process_group()
 
 
 def checkpoint_round_trip(out: Path, wrap: str) -> None:
@@ -147,7 +136,7 @@ def checkpoint_round_trip(out: Path, wrap: str) -> None:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(two_ranks, (free_port(), str(folder)), nprocs=2)
+    forked.spawn(two_ranks, str(folder))
     return folder
 
 
@@ -199,12 +188,9 @@ def test_checkpoint_of_two_ranks(pair, wrap):
 
 # ------------------------------------------------------------------------------------------------------------ whole runs
 def rl(out: Path, ranks: int, *flags) -> list[dict]:
-    """A run of rl_gppo.py under the launch command for CPU ranks; its metrics.jsonl."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no",
-              "--num_processes", 2, "--main_process_port", free_port()] if ranks == 2 else [sys.executable]
-    done = subprocess.run(list(map(str, [*launch, ROOT / "rl_gppo.py", "--output_dir", out, *flags])), text=True, capture_output=True,
-                          env={**os.environ, "ACCELERATE_USE_CPU": "true"}, cwd=out.parent, timeout=300)
-    assert done.returncode == 0 and f"{ranks} rank(s)" in done.stdout, done.stderr[-4000:]
+    """A run of rl_gppo.py; its metrics.jsonl."""
+    done = forked.run("rl_gppo", "--output_dir", out, *flags, ranks=ranks, cwd=out.parent)
+    assert f"{ranks} rank(s)" in done.stdout, done.stdout[-4000:]
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -216,12 +202,12 @@ def model(tmp_path_factory):
 
 
 # An untrained model rarely writes </think>; a score for that gives its groups something to differ in.
-SMALL = ["--steps", 3, "--prompts_per_step", 4, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--eval_file=", "--max_response_tokens", 24,
+SMALL = ["--steps", 3, "--train_file", "toy:math-terms=3", "--prompts_per_step", 4, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--eval_file=", "--max_response_tokens", 24,
          "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0]
 SPREAD = ["--no_think_end", 0.5, "--no_think_start", -0.5]
 
 
-def same_run(two: Path, one: Path, model: str, expected: list[dict]) -> None:
+def same_run(two: Path, one: Path, expected: list[dict], model: str) -> None:
     """Metrics and final weights of the run in `two` are those of the run in `one`."""
     metrics = [json.loads(line) for line in (two / "metrics.jsonl").read_text().splitlines()]
     assert [m["step"] for m in metrics] == [m["step"] for m in expected] == [1, 2, 3]
@@ -236,12 +222,31 @@ def same_run(two: Path, one: Path, model: str, expected: list[dict]) -> None:
         assert (finals[0][name] - weight).norm() <= 1e-3 * (weight - start[name]).norm() + 1e-6 * weight.norm(), name
 
 
-@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
-def test_run_of_two_ranks(tmp_path, model, engine):
+@pytest.fixture(scope="module")
+def one_rank(model, tmp_path_factory):
+    """(folder, metrics) of the run of one rank with an engine; each is made once."""
+    @functools.cache
+    def run(engine: str) -> tuple[Path, list[dict]]:
+        out = tmp_path_factory.mktemp("one_rank") / engine
+        return out, rl(out, 1, "--model", model, "--rollout", engine, *SMALL, *SPREAD)
+
+    return run
+
+
+@pytest.mark.needs("vllm")
+def test_run_of_two_ranks(tmp_path, model, one_rank):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
-    flags = ["--model", model, "--rollout", engine, *SMALL, *SPREAD]
-    rl(tmp_path / "two", 2, *flags)
-    same_run(tmp_path / "two", tmp_path / "one", model, rl(tmp_path / "one", 1, *flags))
+    rl(tmp_path / "two", 2, "--model", model, "--rollout", "vllm", *SMALL, *SPREAD)
+    same_run(tmp_path / "two", *one_rank("vllm"), model)
+
+
+def test_run_under_the_launch_command(tmp_path, model, one_rank):
+    launch = ["--multi_gpu", "--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", 2, "--main_process_port", 0]
+    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *map(str, launch), ROOT / "rl_gppo.py", "--output_dir", tmp_path / "two",
+                           "--model", model, "--rollout", "hf", *map(str, [*SMALL, *SPREAD])], text=True, capture_output=True,
+                          env={**os.environ, "ACCELERATE_USE_CPU": "true"}, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0 and "2 rank(s)" in done.stdout, done.stderr[-4000:]
+    same_run(tmp_path / "two", *one_rank("hf"), model)
 
 
 def test_ranks_skip_a_step_without_groups_together(tmp_path, model):
@@ -257,11 +262,9 @@ def recipe_environment(name: str) -> dict[str, str]:
     return {"ACCELERATE_USE_FSDP": "true", **{key.upper(): str(value) for key, value in config["fsdp_config"].items()}}
 
 
-def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list[str]) -> None:
+def sharded_stage(rank: int, folder: str, precision: str, flags: list[str]) -> None:
     """A run under recipes/fsdp2_8gpu.yaml on two CPU ranks. Accelerate takes FSDP for GPUs only, so its state is told."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-                      ACCELERATE_USE_CPU="true", **recipe_environment("fsdp2_8gpu.yaml"))
-    torch.set_num_threads(1)
+    os.environ.update(recipe_environment("fsdp2_8gpu.yaml"))
 
     def accelerator_of_gpus(**options) -> Accelerator:
         accelerator = Accelerator(cpu=True, mixed_precision=precision, **options)
@@ -290,17 +293,17 @@ def sharded_stage(rank: int, port: int, folder: str, precision: str, flags: list
 
 
 @pytest.mark.needs("vllm")
-def test_sharded_run_is_the_run_of_one_rank(tmp_path, model):
+def test_sharded_run_is_the_run_of_one_rank(tmp_path, model, one_rank):
     """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
     flags = ["--model", model, "--rollout", "vllm", *SMALL, *SPREAD]
     out = tmp_path / "two"
-    mp.spawn(sharded_stage, (free_port(), str(tmp_path), "no", list(map(str, ["--output_dir", out, *flags]))), nprocs=2)
-    same_run(out, tmp_path / "one", model, rl(tmp_path / "one", 1, *flags))
+    forked.spawn(sharded_stage, str(tmp_path), "no", list(map(str, ["--output_dir", out, *flags])))
+    same_run(out, *one_rank("vllm"), model)
 
 
 def test_bf16_keeps_fp32_where_it_matters(tmp_path, model):
     """Layers compute in bf16; log-probabilities, master weights and Adam states stay fp32."""
-    mp.spawn(sharded_stage, (free_port(), str(tmp_path), "bf16", ["--output_dir", str(tmp_path / "run"), "--model", model, "--eval_file="]), nprocs=2)
+    forked.spawn(sharded_stage, str(tmp_path), "bf16", ["--output_dir", str(tmp_path / "run"), "--model", model, "--eval_file="])
     batch = rl_gppo.collate(make_samples(2, 2), False, "cpu", 0)
     exact, _ = rl_gppo.token_logprobs(batch, SimpleNamespace(policy=Policy(load_policy(Config(), model)), cfg=Config()), True)
     for rank in range(2):

