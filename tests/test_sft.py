@@ -451,8 +451,8 @@ def launch(*arguments: str) -> None:
 
 
 def test_two_ranks_equal_one(whole, model):
-    launch(*command(model, whole, "two", "--token_cache", str(whole / "tokens_two")))  # rank 1 waits for rank 0's tokens
-    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two")
+    launch(*command(model, whole, "two_ranks/run"))  # no tokens beside it yet: rank 1 waits for rank 0's
+    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two_ranks" / "run")
     for a, b in zip(one, two, strict=True):
         assert a["learnt_tokens"] == b["learnt_tokens"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5 * a["step"])
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4 * a["step"])
@@ -563,7 +563,7 @@ def test_wrong_flags(capsys, flags, expected):
     ([ROWS[0], [1]], [":2: not an object", "one JSON object a line"]),
     ([{"messages": [{"role": "user", "content": "x"}]}], [":1: messages must hold an assistant's"]),
     ([], ["has no row"]),
-    ([{"prompt": "1+1=", "response": "2" * 600}], ["has no row within 512 tokens", ":1 has 606"]),
+    ([{"prompt": "1+1=", "response": "2" * 600}], ["1 of 1 examples exceed 512 tokens", ":1 has 606"]),
 ])
 def test_wrong_rows_are_named(capsys, tmp_path, model, rows, expected):
     message = message_of(capsys, "--model", model, "--train_file", write(tmp_path / "t.jsonl", rows), "--output_dir", tmp_path / "out")
@@ -599,15 +599,15 @@ def test_output_folder_of_another_run(capsys, tmp_path, model, whole):
 def test_long_examples_are_left_out_and_counted_and_parquet_is_read(capsys, tmp_path, model, tokenizer):
     import datasets
 
-    rows = [{"prompt": "1+1=", "response": "2"}, {"prompt": "1+1=", "response": "2" * 50}, {"prompt": "\u2028", "response": "x\u2028y"}]
+    rows = [*[{"prompt": "1+1=", "response": "2"}] * 9, {"prompt": "1+1=", "response": "2" * 50}, {"prompt": "\u2028", "response": "x\u2028y"}]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
     write(tmp_path / "rows.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
-    cfg = SimpleNamespace(gsm8k_think=True, seed=0, token_cache="", output_dir=str(tmp_path / "out"))
+    cfg = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out"))
     both = [sft.load_examples(str(tmp_path / name), "train_file", tokenizer, 20, cfg) for name in ("rows.parquet", "rows.jsonl")]
     for examples in both:
-        assert len(examples) == 2 and [tokenizer.decode(e.ids[e.target].tolist()) for e in examples] == ["2<eos>", "x<unk>y<eos>"]
+        assert len(examples) == 10 and [tokenizer.decode(e.ids[e.target].tolist()) for e in examples] == ["2<eos>"] * 9 + ["x<unk>y<eos>"]
         assert examples.meta["left_out"] == 1
-    assert "1 of 3 examples left out" in capsys.readouterr().out
+    assert "1 of 11 examples exceed 20 tokens" in (out := capsys.readouterr().out) and ":10 has 56) and were left out" in out
     sft.load_examples(str(tmp_path / "rows.jsonl"), "train_file", tokenizer, 20, cfg)
     assert capsys.readouterr().out == "" and len(list((tmp_path / "tokens").iterdir())) == 2  # made once
     write(tmp_path / "rows.jsonl", rows[:1])
