@@ -208,5 +208,5 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None 
         command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"),
                    "--train_file", str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), *SFT_FLAGS[name]]
         if subprocess.run(command, env=env).returncode:
-            raise ValueError(f"toy: the warm-up by sft.py failed (see its message above); its files are in {out / 'sft'}")
+            raise ValueError(f"toy: the warm-up by sft.py failed (see above); its files are in {out / 'sft'}")
     return str(final)
