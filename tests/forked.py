@@ -51,10 +51,13 @@ def no_figures() -> None:
     Figure.savefig = lambda self, path, **_: Path(path).touch()
 
 
-def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str], cwd: str, figures: bool) -> None:
+def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str], cwd: str, figures: bool,
+           network: str | None) -> None:
     import torch
 
     redirect(out, err)
+    if network and ctypes.CDLL(None, use_errno=True).setns(os.open(network, os.O_RDONLY), 0x40000000):  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), f"setns {network}")
     for name in world(0, 0, 0):
         os.environ.pop(name, None)
     os.environ.update(env)
@@ -71,12 +74,10 @@ def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str
 
 
 def start(script: str, *flags, out, err=None, env: dict[str, str] | None = None, cwd=None,
-          figures: bool = False) -> multiprocessing.Process:
-    """`python SCRIPT.py FLAGS`, its output in files."""
-    arguments = (script, list(map(str, flags)), str(out), str(err or out), env or {}, str(cwd or os.getcwd()), figures)
-    process = FORK.Process(target=_stage, args=arguments)
-    process.start()
-    return process
+          figures: bool = False, network: str | None = None) -> multiprocessing.Process:
+    """`python SCRIPT.py FLAGS`, its output in files; `network`: the file of a network namespace."""
+    return start_function(_stage, script, list(map(str, flags)), str(out), str(err or out), env or {}, str(cwd or os.getcwd()),
+                          figures, network)
 
 
 def run(script: str, *flags, ranks: int = 1, check: bool = True, env: dict[str, str] | None = None, cwd=None,

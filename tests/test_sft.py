@@ -451,8 +451,8 @@ def launch(*arguments: str) -> None:
 
 
 def test_two_ranks_equal_one(whole, model):
-    launch(*command(model, whole, "two", "--token_cache", str(whole / "tokens_two")))  # rank 1 waits for rank 0's tokens
-    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two")
+    launch(*command(model, whole, "two/run"))  # rank 1 waits for rank 0's tokens
+    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two" / "run")
     for a, b in zip(one, two, strict=True):
         assert a["learnt_tokens"] == b["learnt_tokens"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5 * a["step"])
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4 * a["step"])
