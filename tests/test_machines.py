@@ -17,7 +17,7 @@ import toy
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
-pytestmark = pytest.mark.needs("root", "ip", "namespaces")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "ip", "namespaces")]
 TIMES = {"rollout_s", "reward_s", "train_s", "sync_s", "step_s"}
 FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--max_response_tokens", 48,
          "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 1,

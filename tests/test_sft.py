@@ -354,6 +354,7 @@ def on_a_small_disk(flags: list[str], disk: str, free: int, log: str, final: str
     shutil.copytree(f"{disk}/run/final", final)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("free, message", [(0, "No space left"), (7 * 10**6, "the checkpoint before it is whole")])
 def test_full_disk(whole, model, tmp_path, free, message):
@@ -401,17 +402,18 @@ def with_a_signal(flags: list[str], count: int, place: str, number: int, log: st
     sft.main(flags)
 
 
+@pytest.mark.slow
 def test_signals_stop_at_once_and_cost_no_bit(whole, model):
     """Stopped in the first evaluation, in the middle of an update and in an evaluation later on: nothing shows of it in the end."""
     out, flags = whole / "stopped", command(model, whole, "stopped")[1:]
-    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 10, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
+    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 9, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
         log = whole / f"stopped_{place}_{after}.log"
         forked.call(with_a_signal, flags, count, place, getattr(signal, name), str(log))
         said = log.read_text()
         assert "Traceback" not in said and "LATE" not in said, said[-3000:]
         step = len(metrics_of(out)) if after is None else after
         start = out / f"checkpoint-{step}" if step else "the beginning"
-        assert said.count(f"{name}: stopped after update {step}; the same command goes on from {start}\n") == 1, said[-3000:]
+        assert said.rstrip().endswith(f"\n{name}: stopped after update {step}; the same command goes on from {start}"), said[-3000:]
         assert 0 <= step <= 6 and (not step or runs.checkpoints(out)[-1] == start)
     forked.run("sft", *flags)
     for file in ("metrics.jsonl", "eval.jsonl"):
@@ -421,6 +423,7 @@ def test_signals_stop_at_once_and_cost_no_bit(whole, model):
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
 def test_sigterm_to_all_processes(whole, model):
     code, output = run_until(2, signal.SIGTERM, command(model, whole, "stopped_all", "--save_every", "1000"), whole / "stopped_all")
     step = len(metrics_of(whole / "stopped_all"))
@@ -450,9 +453,10 @@ def launch(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(whole, model):
-    launch(*command(model, whole, "two/run"))  # rank 1 waits for rank 0's tokens
-    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two" / "run")
+    launch(*command(model, whole, "two_ranks/run"))  # no tokens beside it yet: rank 1 waits for rank 0's
+    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two_ranks" / "run")
     for a, b in zip(one, two, strict=True):
         assert a["learnt_tokens"] == b["learnt_tokens"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5 * a["step"])
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4 * a["step"])
@@ -497,6 +501,7 @@ def sharded(rank: int, folder: str) -> None:
         assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
 
 
+@pytest.mark.slow
 def test_fsdp2_two_ranks_equal_one_and_resume(tmp_path):
     """fully_shard on two CPU ranks: head and loss are inside the root's forward, checkpoints hold shards and whole weights."""
     forked.spawn(sharded, str(tmp_path / "out"))
@@ -521,6 +526,7 @@ def greedy_by_vllm(model: str, out: str) -> None:
     Path(out).write_text(json.dumps(list(made[0].outputs[0].token_ids)))
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_vllm_loads_final(whole):
     forked.call(greedy_by_vllm, str(whole / "whole" / "final"), str(whole / "tokens.json"))
@@ -563,7 +569,7 @@ def test_wrong_flags(capsys, flags, expected):
     ([ROWS[0], [1]], [":2: not an object", "one JSON object a line"]),
     ([{"messages": [{"role": "user", "content": "x"}]}], [":1: messages must hold an assistant's"]),
     ([], ["has no row"]),
-    ([{"prompt": "1+1=", "response": "2" * 600}], ["has no row within 512 tokens", ":1 has 606"]),
+    ([{"prompt": "1+1=", "response": "2" * 600}], ["1 of 1 examples exceed 512 tokens", ":1 has 606"]),
 ])
 def test_wrong_rows_are_named(capsys, tmp_path, model, rows, expected):
     message = message_of(capsys, "--model", model, "--train_file", write(tmp_path / "t.jsonl", rows), "--output_dir", tmp_path / "out")
@@ -599,15 +605,15 @@ def test_output_folder_of_another_run(capsys, tmp_path, model, whole):
 def test_long_examples_are_left_out_and_counted_and_parquet_is_read(capsys, tmp_path, model, tokenizer):
     import datasets
 
-    rows = [{"prompt": "1+1=", "response": "2"}, {"prompt": "1+1=", "response": "2" * 50}, {"prompt": "\u2028", "response": "x\u2028y"}]
+    rows = [*[{"prompt": "1+1=", "response": "2"}] * 9, {"prompt": "1+1=", "response": "2" * 50}, {"prompt": "\u2028", "response": "x\u2028y"}]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
     write(tmp_path / "rows.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
-    cfg = SimpleNamespace(gsm8k_think=True, seed=0, token_cache="", output_dir=str(tmp_path / "out"))
+    cfg = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out"))
     both = [sft.load_examples(str(tmp_path / name), "train_file", tokenizer, 20, cfg) for name in ("rows.parquet", "rows.jsonl")]
     for examples in both:
-        assert len(examples) == 2 and [tokenizer.decode(e.ids[e.target].tolist()) for e in examples] == ["2<eos>", "x<unk>y<eos>"]
+        assert len(examples) == 10 and [tokenizer.decode(e.ids[e.target].tolist()) for e in examples] == ["2<eos>"] * 9 + ["x<unk>y<eos>"]
         assert examples.meta["left_out"] == 1
-    assert "1 of 3 examples left out" in capsys.readouterr().out
+    assert "1 of 11 examples exceed 20 tokens" in (out := capsys.readouterr().out) and ":10 has 56) and were left out" in out
     sft.load_examples(str(tmp_path / "rows.jsonl"), "train_file", tokenizer, 20, cfg)
     assert capsys.readouterr().out == "" and len(list((tmp_path / "tokens").iterdir())) == 2  # made once
     write(tmp_path / "rows.jsonl", rows[:1])
