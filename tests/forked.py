@@ -1,5 +1,5 @@
-"""Runs a stage as its command line does, in a process forked from one that has imported torch, transformers and the rest already:
-what a test pays for is the run, not the seconds of importing."""
+"""Runs a stage as its command line does, in a process forked from one that has imported torch, transformers and the rest
+already: what a test pays for is the run, not the seconds of importing."""
 
 import ctypes
 import importlib.util
@@ -14,9 +14,10 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 ROOT = Path(__file__).resolve().parent.parent
-PRELOAD = """torch.distributed.checkpoint torch.distributed.fsdp transformers.models.qwen3.modeling_qwen3 transformers.generation.utils
-transformers.models.auto.modeling_auto accelerate datasets matplotlib.pyplot math_verify pebble rl_gppo sft eval""".split()
-ENGINE = ["vllm", "vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen3"]
+PRELOAD = """torch.distributed.checkpoint torch.distributed.fsdp transformers.models.qwen3.modeling_qwen3
+transformers.models.auto.modeling_auto transformers.generation.utils accelerate datasets matplotlib.pyplot math_verify pebble
+rl_gppo sft eval""".split()
+ENGINE = "vllm vllm.v1.engine.core vllm.v1.worker.cpu_worker vllm.model_executor.models.qwen3".split()
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOAD)
 
@@ -51,10 +52,13 @@ def no_figures() -> None:
     Figure.savefig = lambda self, path, **_: Path(path).touch()
 
 
-def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str], cwd: str, figures: bool) -> None:
+def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str], cwd: str, figures: bool,
+           network: str | None) -> None:
     import torch
 
     redirect(out, err)
+    if network and ctypes.CDLL(None, use_errno=True).setns(os.open(network, os.O_RDONLY), 0x40000000):  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), f"setns {network}")
     for name in world(0, 0, 0):
         os.environ.pop(name, None)
     os.environ.update(env)
@@ -62,7 +66,7 @@ def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str
     torch.set_num_threads(1)
     if not figures:
         no_figures()
-    for name, module in list(sys.modules.items()):  # ours are imported anew: they look at the environment when they are
+    for name, module in list(sys.modules.items()):  # ours are imported anew, since they look at the environment then
         if str(getattr(module, "__file__", None) or "").rpartition("/")[0] == str(ROOT):
             del sys.modules[name]
     sys.argv = [f"{ROOT}/{script}.py", *flags]
@@ -71,12 +75,10 @@ def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str
 
 
 def start(script: str, *flags, out, err=None, env: dict[str, str] | None = None, cwd=None,
-          figures: bool = False) -> multiprocessing.Process:
-    """`python SCRIPT.py FLAGS`, its output in files."""
-    arguments = (script, list(map(str, flags)), str(out), str(err or out), env or {}, str(cwd or os.getcwd()), figures)
-    process = FORK.Process(target=_stage, args=arguments)
-    process.start()
-    return process
+          figures: bool = False, network: str | None = None) -> multiprocessing.Process:
+    """`python SCRIPT.py FLAGS`, its output in files; `network`: the file of a network namespace."""
+    return start_function(_stage, script, list(map(str, flags)), str(out), str(err or out), env or {}, str(cwd or os.getcwd()),
+                          figures, network)
 
 
 def run(script: str, *flags, ranks: int = 1, check: bool = True, env: dict[str, str] | None = None, cwd=None,
@@ -89,7 +91,7 @@ def run(script: str, *flags, ranks: int = 1, check: bool = True, env: dict[str, 
         processes = [start(script, *flags, out=out, err=err, cwd=cwd, env=one, figures=figures) for one in environments]
         codes = wait(processes, timeout)
         done = CompletedProcess([script, *flags], max(codes, key=abs), out.read_text(), err.read_text())
-    assert not check or done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
+    assert not check or done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-4000:]}"
     return done
 
 
@@ -116,7 +118,7 @@ def _rank(function, rank: int, ranks: int, port: int, arguments: tuple) -> None:
 
 
 def own_mounts() -> None:
-    """From here on what this process mounts is seen by it and by the processes that it forks alone; as an ordinary user too."""
+    """From here on what this process mounts is seen by it and by what it forks alone; also as an ordinary user."""
     global FORK
     uid, gid = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None, use_errno=True)

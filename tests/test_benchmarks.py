@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "logprob_memory.py"
 SMALL = ["--vocab", 65_536, "--hidden", 32, "--threads", 1]
 
@@ -28,6 +30,7 @@ def test_memory_of_the_head_is_one_chunk_of_logits():
     assert 0.8 < copies < 1.3 and constant < 100, out  # full logits are 537 MB, a second copy would be a slope of 2
 
 
+@pytest.mark.slow
 def test_long_responses_cost_no_more_logits():
     """Eight times the tokens: the peak grows by hidden states and their gradient (0.25 KB a token here), not by logits (256 KB)."""
     short, long = (float(re.search(r"([\d.]+) GB above", run("--only", "long", "--chunk", 512, "--long_tokens", n)).group(1))

@@ -233,6 +233,7 @@ def one_rank(model, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_run_of_two_ranks(tmp_path, model, one_rank):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
@@ -240,6 +241,7 @@ def test_run_of_two_ranks(tmp_path, model, one_rank):
     same_run(tmp_path / "two", *one_rank("vllm"), model)
 
 
+@pytest.mark.slow
 def test_run_under_the_launch_command(tmp_path, model, one_rank):
     launch = ["--multi_gpu", "--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", 2, "--main_process_port", 0]
     done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *map(str, launch), ROOT / "rl_gppo.py", "--output_dir", tmp_path / "two",
@@ -249,6 +251,7 @@ def test_run_under_the_launch_command(tmp_path, model, one_rank):
     same_run(tmp_path / "two", *one_rank("hf"), model)
 
 
+@pytest.mark.slow
 def test_ranks_skip_a_step_without_groups_together(tmp_path, model):
     """Every response scores -1, so no group is left on any rank: no update, and nobody waits for one."""
     for row in rl(tmp_path / "run", 2, "--model", model, "--rollout", "hf", *SMALL):
@@ -292,6 +295,7 @@ def sharded_stage(rank: int, folder: str, precision: str, flags: list[str]) -> N
         torch.save({"logprobs": logprobs.detach(), "metrics": metrics, "dtypes": seen}, f"{folder}/bf16_{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_sharded_run_is_the_run_of_one_rank(tmp_path, model, one_rank):
     """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
@@ -301,6 +305,7 @@ def test_sharded_run_is_the_run_of_one_rank(tmp_path, model, one_rank):
     same_run(out, *one_rank("vllm"), model)
 
 
+@pytest.mark.slow
 def test_bf16_keeps_fp32_where_it_matters(tmp_path, model):
     """Layers compute in bf16; log-probabilities, master weights and Adam states stay fp32."""
     forked.spawn(sharded_stage, str(tmp_path), "bf16", ["--output_dir", str(tmp_path / "run"), "--model", model, "--eval_file="])

@@ -604,6 +604,7 @@ def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
     assert old == new and "sums" in again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, tmp_path):
     """The prompts are together longer than what the engine reads in one step (see VLLMEngine)."""

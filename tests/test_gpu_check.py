@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,6 +25,7 @@ def bare(folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_gpu_check_on_a_bare_machine(tmp_path):
     done = run(ROOT / "benchmarks" / "gpu_check.py", "--device", "cpu", "--tiny", "--out", tmp_path / "check.json", path=bare(tmp_path / "bare"))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -49,6 +52,7 @@ def test_gpu_check_says_what_is_missing():
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_micro_batching_computes_fewer_tokens():
     """Both ways give one gradient; the budget's way computes at most 0.7 of the tokens."""
     done = run(ROOT / "benchmarks" / "micro_batching.py", "--rounds", 1, "--samples", 32, "--median", 64)

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
+import forked
 import runs
 import toy
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
-pytestmark = pytest.mark.needs("root", "ip", "namespaces")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "ip", "namespaces")]
 TIMES = {"rollout_s", "reward_s", "train_s", "sync_s", "step_s"}
 FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--max_response_tokens", 48,
          "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 1,
-         "--train_file", "toy:math", "--eval_file=", "--keep_checkpoints", 10]
+         "--eval_file=", "--keep_checkpoints", 10]
 
 
 def ip(*args) -> str:
@@ -70,11 +71,13 @@ def launch(rank: int, machines: list[str], log: Path, flags: list, prelude: str 
         return subprocess.Popen([*inside, *map(str, command)], env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=log.parent)
 
 
-def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo.py") -> None:
-    """A run on both machines, to its end."""
-    processes = [launch(rank, machines, folder / f"machine{rank}.log", flags, stage=stage) for rank in range(2)]
-    codes = [process.wait(240) for process in processes]
-    assert codes == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
+def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo") -> None:
+    """A run on both machines, to its end; the launcher's variables without the launcher."""
+    processes = []
+    for rank, name in enumerate(machines):
+        env = forked.world(rank, 2, 29500) | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "10.77.0.1", "GLOO_SOCKET_IFNAME": "veth0"}
+        processes.append(forked.start(stage, *flags, out=folder / f"machine{rank}.log", cwd=folder, env=env, network=f"/run/netns/{name}"))
+    assert forked.wait(processes, 600) == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
 
 
 def metrics_of(out: Path) -> list[dict]:
@@ -83,25 +86,28 @@ def metrics_of(out: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    return toy.make_model(str(tmp_path_factory.mktemp("model") / "toy"))
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy.rl_rows("math", 64)))
+    return toy.make_model(str(folder / "toy"))
+
+
+def flags_of(model: str, out: Path) -> list:
+    return ["--model", model, "--train_file", Path(model).with_name("train.jsonl"), "--output_dir", out, *FLAGS]
 
 
 @pytest.fixture(scope="module")
 def one_machine(model, tmp_path_factory) -> list[dict]:
     """Metrics of two ranks on one machine."""
     folder = tmp_path_factory.mktemp("one_machine")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", 1, "--num_processes", 2, "--mixed_precision", "no",
-               "--dynamo_backend", "no", "--main_process_port", 29500, ROOT / "rl_gppo.py", "--model", model, "--output_dir", folder / "run", *FLAGS]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *map(str, command)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    forked.run("rl_gppo", *flags_of(model, folder / "run"), ranks=2)
     metrics = metrics_of(folder / "run")
     assert [row["step"] for row in metrics] == list(range(1, STEPS + 1)) and sum(row.get("updates", 0) for row in metrics) > STEPS
     return metrics
 
 
 def test_two_machines_give_the_metrics_of_one(machines, model, one_machine, tmp_path):
-    run(machines, tmp_path, ["--model", model, "--output_dir", tmp_path / "run", *FLAGS])
+    processes = [launch(rank, machines, tmp_path / f"machine{rank}.log", flags_of(model, tmp_path / "run")) for rank in range(2)]
+    assert [process.wait(600) for process in processes] == [0, 0], (tmp_path / "machine0.log").read_text()[-3000:]
     assert metrics_of(tmp_path / "run") == one_machine
     assert "2 rank(s)" in (tmp_path / "machine0.log").read_text() and "rank(s)" not in (tmp_path / "machine1.log").read_text()
 
@@ -109,10 +115,10 @@ def test_two_machines_give_the_metrics_of_one(machines, model, one_machine, tmp_
 @pytest.mark.parametrize("lost, how", [(1, "killed"), (0, "killed"), (1, "unplugged")])
 def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, model, one_machine, tmp_path, lost, how):
     """A killed machine closes its connections; one that is unplugged says nothing, and rank_timeout_s ends the wait for it."""
-    flags, limit = ["--model", model, "--output_dir", tmp_path / "run", *FLAGS], 20
+    flags, limit = flags_of(model, tmp_path / "run"), 20
     logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
     processes = [launch(rank, machines, logs[rank], [*flags, "--rank_timeout_s", limit]) for rank in range(2)]
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not runs.checkpoints(tmp_path / "run"):
         assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, "".join(log.read_text()[-3000:] for log in logs)
         time.sleep(0.01)
@@ -122,7 +128,7 @@ def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, mode
         ip("-n", machines[lost], "link", "set", "veth0", "down")
     else:
         kill_machine(machines[lost])
-    assert processes[1 - lost].wait(240) != 0
+    assert processes[1 - lost].wait(600) != 0
     print(f"ended after {time.monotonic() - begun:.1f} s")
     took, output = time.monotonic() - begun, logs[1 - lost].read_text()
     assert took < limit + 60, f"{took:.0f} s"
@@ -147,27 +153,27 @@ def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy.sft_rows("math", 400)))
     logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
     processes = [launch(rank, machines, logs[rank], flags, stage="sft.py") for rank in range(2)]
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not runs.checkpoints(tmp_path / "run"):
         assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, "".join(log.read_text()[-3000:] for log in logs)
         time.sleep(0.01)
     kill_machine(machines[1])
-    assert processes[0].wait(240) != 0
+    assert processes[0].wait(600) != 0
     output = logs[0].read_text()
     (message,) = [line for line in output.replace("\r", "\n").split("\n") if line.startswith("sft.py: ")]
     assert "rank 0 lost another rank" in message and "checkpoint-" in message and f'"{ROOT / "sft.py"}", line' not in output, output[-4000:]
     done = runs.checkpoints(tmp_path / "run")[-1]
-    run(machines, tmp_path, [*flags, "--save_every", 50], "sft.py")
+    run(machines, tmp_path, [*flags, "--save_every", 50], "sft")
     assert [row["step"] for row in runs.read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 101)) and 1 <= int(done.name.split("-")[1]) < 100
     assert (tmp_path / "run" / "final" / "model.safetensors").exists()
 
 
 def test_machines_without_a_shared_folder_are_told(machines, model, tmp_path):
     (tmp_path / "shared").mkdir()
-    flags = ["--model", model, "--output_dir", tmp_path / "shared" / "run", *FLAGS]
+    flags = flags_of(model, tmp_path / "shared" / "run")
     processes = [launch(0, machines, tmp_path / "machine0.log", flags),
                  launch(1, machines, tmp_path / "machine1.log", flags, f"mount -t tmpfs tmpfs {tmp_path / 'shared'}; ")]
-    assert processes[0].wait(240) != 0
+    assert processes[0].wait(600) != 0
     output = (tmp_path / "machine0.log").read_text()
     messages = [line for line in output.split("\n") if line.startswith("rl_gppo.py: ")]
     assert len(messages) == 1 and "output_dir" in messages[0] and "rank 1" in messages[0], output[-4000:]

@@ -124,6 +124,7 @@ def run_until(steps: int, sent: int, command: list, out: Path, all_processes: bo
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_after_three_steps(data, whole):
     out = data / "killed"
     command = [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out)]
@@ -137,6 +138,7 @@ def test_killed_after_three_steps(data, whole):
     assert before == {p: p.stat().st_mtime_ns for p in out.glob("checkpoint-*/**/*")}
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments(data, whole):
     """Each run goes on where the one before was killed; the moments fall into loading, rollout, update, evaluation and saving.
     At least two of them after a checkpoint, however slow the machine is."""
@@ -256,6 +258,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     Path(report).write_text(json.dumps({"counts": counts, "wrong": wrong}))
 
 
+@pytest.mark.slow
 def test_killed_at_every_file_operation(data):
     process = forked.FORK.Process(target=killed_everywhere, args=(flags_of(data, data / "everywhere", "--keep_checkpoints", 1), str(data / "report.json")))
     process.start()
@@ -275,6 +278,7 @@ def test_a_line_cut_by_a_crash_is_left_out(tmp_path, torn):
     assert runs.read_jsonl(tmp_path / "samples.jsonl") == rows
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(data, whole):
     out = data / "damaged"
     shutil.copytree(whole, out)
@@ -291,6 +295,7 @@ def test_a_damaged_checkpoint_is_named(data, whole):
     same_end(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_the_real_engine_goes_on_with_the_same_bits(data):
     """vLLM too: its samples depend on their seeds and on the weights alone."""
@@ -303,6 +308,7 @@ def test_the_real_engine_goes_on_with_the_same_bits(data):
     same_end(data / "engine_resumed", data / "engine")
 
 
+@pytest.mark.slow
 def test_resume_from_a_path(data, whole):
     """Into a new folder, where the same command goes on from that folder's own checkpoints later; and not into one that holds
     later checkpoints, which a later `resume: auto` would take for its own."""
@@ -352,6 +358,7 @@ def signal_at(place: str, step: int, count: int, number: int) -> None:
     rl_gppo.micro_loss, policy.SeededSampler.__call__ = map(watched, (rl_gppo.micro_loss, policy.SeededSampler.__call__))
 
 
+@pytest.mark.slow
 def test_a_signal_at_any_moment_stops_at_once_and_costs_no_bit(data, whole):
     """One run, stopped eight times: in rollouts, updates (twice in the same step) and evaluations. No further token or
     micro-batch is begun, one line says from where the same command goes on, and in the end nothing shows of it."""
@@ -375,6 +382,7 @@ def test_a_signal_at_any_moment_stops_at_once_and_costs_no_bit(data, whole):
     same_end(out, whole)
 
 
+@pytest.mark.slow
 def test_an_unfinished_step_keeps_its_micro_batches(data, whole):
     """Resumed with another token_budget: the old log-probabilities belong to the micro-batches of before."""
     out = data / "another_budget"
@@ -383,6 +391,7 @@ def test_an_unfinished_step_keeps_its_micro_batches(data, whole):
     assert lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")[:1]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_not_overwritten_by_an_unfinished_step(data):
     """checkpoint-2 is the best and the newest when step 3 is interrupted."""
     out = data / "best_kept"
@@ -400,6 +409,7 @@ def best_then_signal() -> None:
     signal_at("update", 3, 1, signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_made_again_stands_there_once(data):
     """Stopped in the evaluation of step 3, which then has a checkpoint without it; resumed, evaluated, killed; resumed."""
     out = data / "evaluated_twice"
@@ -410,6 +420,7 @@ def test_an_evaluation_that_is_made_again_stands_there_once(data):
     assert [row["step"] for row in runs.read_jsonl(out / "eval.jsonl")] == [0, 3, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_of_a_run(data, whole, number):
     """As Slurm and a terminal send it, to the reward workers too, whenever it comes; every step is saved and nothing is lost."""
@@ -427,6 +438,7 @@ def test_a_signal_to_all_processes_of_a_run(data, whole, number):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_killed_stops_its_run(data, whole):
     """SIGKILL of `accelerate launch`, which cannot pass anything on: the trainer saves and ends."""
     out = data / "orphan"
@@ -440,6 +452,7 @@ def test_a_launcher_that_is_killed_stops_its_run(data, whole):
     assert all(torch.equal(a[name], b[name]) for name in a) and lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")
 
 
+@pytest.mark.slow
 def test_sigterm_stops_two_ranks_after_the_same_step(data):
     """Whenever it reaches the launcher and each of its ranks; and one rank alone goes on from there."""
     out = data / "stopped_two"
@@ -507,6 +520,7 @@ def on_a_small_disk(data: str) -> None:
     print(message)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_full_disk(data, whole):
     """One line each; the checkpoint before stays whole, and with room again the run ends with the same bits."""
@@ -529,6 +543,7 @@ def set_accuracies(right: list[int]) -> None:
     rl_gppo.collect = judged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save_every, keep, expected", [(1, 2, [2, 5, 6]), (5, 1, [2, 6]), (0, 2, [6])])
 def test_the_last_and_the_best_are_kept(data, save_every, keep, expected):
     """Evaluations at 0, 2, 4, 6; the best is that of step 2, which is saved for that even where save_every would not."""

@@ -58,6 +58,7 @@ def wait_for(done, seconds: float = 10) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------------ math
+@pytest.mark.slow
 def test_labelled_triples(pool):
     """Ours, the label and plain math_verify on the same text agree on every case."""
     rows = triples()
@@ -98,6 +99,7 @@ def test_plain_integers_as_math_verify():
     assert tried > 3000
 
 
+@pytest.mark.slow
 @pytest.mark.needs("shared")
 def test_real_ground_truths(pool):
     """MATH: every 10th published answer equals itself, and not the next row's unless math_verify says so."""
@@ -156,6 +158,7 @@ def test_extract_answer_and_equivalent():
     assert not equivalent("5", "6") and not equivalent("(1,2)", "(2,1)")
 
 
+@pytest.mark.slow
 def test_length_costs_nothing():
     """60,000 characters, also such as make regular expressions or brace matching slow."""
     filler = "Then $a_1 = 3$ and \\[ x = {4} \\], so the answer is near. "
@@ -174,6 +177,7 @@ def test_length_costs_nothing():
 
 
 # ------------------------------------------------------------------------------------------------------------------ pool
+@pytest.mark.slow
 def test_hang_costs_only_itself():
     good = [item(f"\\boxed{{\\frac{{{2 * k}}}{{{14 * k}}}}}", "\\frac17") for k in range(1, 41)]
     bad = [item(text, gold) for gold, text in hanging_triples()]
@@ -709,6 +713,7 @@ def test_livecodebench(no_zygote_left):
     assert score("livecodebench", block(code.replace("+ y", "- y")), call) == (0.5, False, "partial")
 
 
+@pytest.mark.slow
 @pytest.mark.needs("shared")
 def test_real_code_rows():
     """Published references pass; the same programs with one operator changed, and the programs of other tasks, do not."""
@@ -733,6 +738,7 @@ def test_real_code_rows():
     assert {r.status for r in found} == {"wrong"}
 
 
+@pytest.mark.slow
 @pytest.mark.needs("shared")
 def test_jury_programs():
     """Contest programs with the verdict of every test: the pass rate is exact."""

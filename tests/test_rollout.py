@@ -133,7 +133,7 @@ def problems(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.needs("vllm")]), "hf"])
 def test_whole_stage(tmp_path, model, problems, engine):
     """Three steps with evaluation from an untrained model: every file of the contract, every number defined and finite."""
     out = tmp_path / "run"
@@ -163,6 +163,7 @@ def test_whole_stage(tmp_path, model, problems, engine):
     assert anew.returncode == 0 and (tmp_path / "run.old-1" / "checkpoint-3").exists() and not (out / "checkpoint-3").exists()
 
 
+@pytest.mark.slow
 def test_dynamic_sampling_refills_and_never_raises(tmp_path, model, problems):
     """An untrained model has groups without spread: up to two refills are tried, then the step trains on what there is."""
     out = tmp_path / "run"
@@ -173,6 +174,7 @@ def test_dynamic_sampling_refills_and_never_raises(tmp_path, model, problems):
     assert row["groups_kept"] == 0 and row["groups_all_wrong"] == 12 and row["tokens"] > 0 and "loss" not in row
 
 
+@pytest.mark.slow
 def test_math_and_code_rows_in_one_file(tmp_path, model):
     """One file with toy math, toy code and code rows in the published format: every row is judged by its own verifier."""
     code = (ROOT / "tests" / "rows" / "codesub.jsonl").read_text().splitlines()

@@ -1,5 +1,5 @@
-"""Rows of every published format through the loaders, the verifiers and the sandbox. The rows of tests/rows are written by us, in the
-format that each file is called after; LiveCodeBench's are in livecodebench_24.jsonl (see livecodebench_problems.py)."""
+"""Rows of every published format through the loaders, the verifiers and the sandbox. Those of tests/rows are written by us, in
+the format that each file is called after; LiveCodeBench's are in livecodebench_24.jsonl (see livecodebench_problems.py)."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,8 @@ def pool():
 ])
 def test_benchmark_rows(name, ids, truths):
     problems = ev.load_benchmark(str(ROWS / f"{name}.jsonl"), ev.Config())
-    assert [p.truth for p in problems][:len(truths)] == truths and len({p.id for p in problems}) == len(problems) == len(rows(name))
+    assert [p.truth for p in problems][:len(truths)] == truths
+    assert len({p.id for p in problems}) == len(problems) == len(rows(name))
     assert ids is None or [p.id for p in problems] == ids
     assert all(p.messages[-1]["role"] == "user" and p.messages[-1]["content"] for p in problems)
     assert {p.data_source for p in problems} == {"math_longcot_math_verify" if name == "mathsub" else "math_verify"}
@@ -49,16 +50,16 @@ def test_gsm8k_rows_are_learnt_as_thinking():
         _, answer = sft.to_messages(row)
         thought, _, boxed = answer["content"].partition("</think>")
         assert thought.startswith("<think>") and "<<" not in thought
-        assert rewards.score("math_longcot_math_verify", answer["content"], row["answer"].split("#### ")[1].replace(",", "")).correct, boxed
+        gold = row["answer"].split("#### ")[1].replace(",", "")
+        assert rewards.score("math_longcot_math_verify", answer["content"], gold).correct, boxed
 
 
 def test_math_answers_equal_themselves_and_no_other(pool):
     golds = [truth(row) for row in rows("mathsub")] + [row["answer"] for row in rows("hmmt") + rows("math500")]
-    items = [dict(data_source="math_longcot_math_verify", response=f"{THINK}\\boxed{{{said}}}", ground_truth=gold) for gold in golds for said in golds]
-    verdicts = iter(pool.score_batch(items))
-    equal = {("\\frac{1}{8}", "0.125"), ("6", "6")}
-    wrong = [(gold, said) for gold in golds for said in golds if next(verdicts).correct != (gold == said or (gold, said) in equal)]
-    assert wrong == [] and len(golds) > 20
+    pairs = [(gold, said) for gold in golds for said in golds]
+    verdicts = pool.score_batch([dict(data_source="math_longcot_math_verify", response=f"{THINK}\\boxed{{{said}}}", ground_truth=gold)
+                                 for gold, said in pairs])
+    assert [pair for pair, reward in zip(pairs, verdicts) if reward.correct != (pair[0] == pair[1])] == [] and len(golds) > 20
 
 
 def items(codes: list[str]) -> list[dict]:
@@ -69,13 +70,14 @@ def items(codes: list[str]) -> list[dict]:
 @pytest.mark.needs("namespaces")  # pytest rows want a folder to write in
 def test_code_rows(pool):
     """References pass; with an answer changed, with another task's program, or with none they do not."""
-    shapes = [next(key for key in ("inputs", "functional", "pytest") if key in json.loads(truth(row))) for row in rows("codesub")]
-    assert sorted(set(shapes)) == ["functional", "inputs", "pytest"]
+    shapes = {next(key for key in ("inputs", "functional", "pytest") if key in json.loads(truth(row))) for row in rows("codesub")}
+    assert len(shapes) == 3
     for row in rows("codesub"):
         rewards.check(row["data_source"], truth(row))
     codes = [row["extra_info"]["reference"] for row in rows("codesub")]
     assert [r for r in pool.score_batch(items(codes)) if r != (1.0, True, "correct")] == []
-    changed = [code.replace("return ", "return 1 and not ") if "return " in code else "print(0)\n" + code for code in codes]
+    falsify = lambda code: code.replace("return ", "return 1 and not ") if "return " in code else "print(0)\n" + code
+    changed = list(map(falsify, codes))
     changed[-1] = changed[-1].replace("xs[:] = ", "xs[:] = xs or ")  # rotate returns nothing
     for others in (changed, codes[1:] + codes[:1]):
         found = pool.score_batch(items(others))
@@ -87,6 +89,7 @@ def test_pass_rates_of_contest_programs(pool):
     """An accepted program, a wrong one, one that hangs and one that fails on some tests: the pass rate is exact."""
     samples = rows("code_samples")
     assert [s["verdict"] for s in samples] == ["accepted", "wrong_answer", "time_limit", "run_time_error"]
-    batch = [dict(data_source="coder1", response=f"```python\n{s['code']}\n```", ground_truth=json.dumps(s["tests"] | {"timeout": 1})) for s in samples]
+    batch = [dict(data_source="coder1", response=f"```python\n{s['code']}\n```", ground_truth=json.dumps(s["tests"] | {"timeout": 1}))
+             for s in samples]
     assert [r.score for r in pool.score_batch(batch)] == [s["pass_rate"] for s in samples]
     assert sorted(s["pass_rate"] for s in samples)[-2:] != [1.0, 1.0]

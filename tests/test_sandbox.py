@@ -97,11 +97,13 @@ def test_no_test_sees_what_one_before_did_to_the_scratch(change):
         wall_s=ANY, cpu_s=ANY), (first, changed)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_corpus_as_an_unprivileged_user():
     corpus_in_a_process(user=True)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces", "firejail")
 def test_corpus_under_firejail():
     corpus_in_a_process("firejail")
@@ -135,6 +137,7 @@ print(json.dumps({"wrong": sandbox_corpus.wrong(sandbox_corpus.run_all(full=Fals
 """
 
 
+@pytest.mark.slow
 def test_plain_container_where_namespaces_are_refused():
     done = subprocess.run(as_user.command_of([sys.executable, "-c", PLAIN, str(HERE.parent), str(HERE)]), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -517,6 +520,7 @@ def rows(name: str) -> list[dict]:
     return [json.loads(line) for line in (DATA / name).open()]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("shared")
 @pytest.mark.parametrize("name, step", [("code_mbpp_rl.jsonl", 3), ("code_functional_rl.jsonl", 6), ("code_stdin_rl.jsonl", 1)])
 def test_references_of_published_rows_pass(name, step):
@@ -529,6 +533,7 @@ def test_references_of_published_rows_pass(name, step):
     assert seen >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.needs("shared")
 def test_jury_programs_get_their_verdicts():
     for row in rows("code_stdin_samples.jsonl"):
@@ -538,6 +543,7 @@ def test_jury_programs_get_their_verdicts():
 
 
 # ---------------------------------------------------------------------------------------------------- load, leaks, kills
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_verdicts_do_not_depend_on_load():
     ordinary = []
@@ -562,6 +568,7 @@ def test_verdicts_do_not_depend_on_load():
 NEAR = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\nprint('done')"
 
 
+@pytest.mark.slow
 def test_verdicts_near_the_limit_do_not_depend_on_load():
     """CPU seconds decide: programs at 70 % and at 140 % of their limit keep their verdicts with three times more work than cores."""
     programs = [(NEAR.format(share * 0.5), "ok" if share < 1 else "timeout") for share in (0.7, 1.4) for _ in range(2)]
@@ -577,6 +584,7 @@ def test_verdicts_near_the_limit_do_not_depend_on_load():
             process.wait()
 
 
+@pytest.mark.slow
 def test_many_executions_leak_nothing():
     """A tenth of what benchmarks/sandbox_throughput.py --leaks runs."""
     programs = [ADD, "1 / 0", "import os\nos._exit(1)", "print('x' * 10 ** 5)"]

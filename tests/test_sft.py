@@ -354,6 +354,7 @@ def on_a_small_disk(flags: list[str], disk: str, free: int, log: str, final: str
     shutil.copytree(f"{disk}/run/final", final)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("free, message", [(0, "No space left"), (7 * 10**6, "the checkpoint before it is whole")])
 def test_full_disk(whole, model, tmp_path, free, message):
@@ -401,6 +402,7 @@ def with_a_signal(flags: list[str], count: int, place: str, number: int, log: st
     sft.main(flags)
 
 
+@pytest.mark.slow
 def test_signals_stop_at_once_and_cost_no_bit(whole, model):
     """Stopped in the first evaluation, in the middle of an update and in an evaluation later on: nothing shows of it in the end."""
     out, flags = whole / "stopped", command(model, whole, "stopped")[1:]
@@ -421,6 +423,7 @@ def test_signals_stop_at_once_and_cost_no_bit(whole, model):
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
 def test_sigterm_to_all_processes(whole, model):
     code, output = run_until(2, signal.SIGTERM, command(model, whole, "stopped_all", "--save_every", "1000"), whole / "stopped_all")
     step = len(metrics_of(whole / "stopped_all"))
@@ -450,6 +453,7 @@ def launch(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(whole, model):
     launch(*command(model, whole, "two_ranks/run"))  # no tokens beside it yet: rank 1 waits for rank 0's
     one, two = metrics_of(whole / "whole"), metrics_of(whole / "two_ranks" / "run")
@@ -497,6 +501,7 @@ def sharded(rank: int, folder: str) -> None:
         assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
 
 
+@pytest.mark.slow
 def test_fsdp2_two_ranks_equal_one_and_resume(tmp_path):
     """fully_shard on two CPU ranks: head and loss are inside the root's forward, checkpoints hold shards and whole weights."""
     forked.spawn(sharded, str(tmp_path / "out"))
@@ -521,6 +526,7 @@ def greedy_by_vllm(model: str, out: str) -> None:
     Path(out).write_text(json.dumps(list(made[0].outputs[0].token_ids)))
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_vllm_loads_final(whole):
     forked.call(greedy_by_vllm, str(whole / "whole" / "final"), str(whole / "tokens.json"))

@@ -102,6 +102,7 @@ def test_knobs_in_the_name():
             toy.parse(wrong)
 
 
+@pytest.mark.slow
 def test_prepare_warms_up_once(tmp_path, monkeypatch, model):
     """A short warm-up through sft.py as a process of its own, under a launcher's environment; the second call does nothing."""
     monkeypatch.setitem(toy.SFT_TRACES, "math", 256)
@@ -117,6 +118,7 @@ def test_prepare_warms_up_once(tmp_path, monkeypatch, model):
     assert toy.prepare(str(tmp_path / "warm"), "math") == final
 
 
+@pytest.mark.slow
 def test_prepare_reports_a_failed_warm_up(tmp_path, monkeypatch):
     monkeypatch.setitem(toy.SFT_TRACES, "math", 8)
     monkeypatch.setitem(toy.SFT_FLAGS, "math", ["--epochs", "0"])
