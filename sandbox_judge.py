@@ -260,6 +260,9 @@ OPEN_DUNDERS = {f"__{name}__" for name in (
     "version abstractmethods orig_class args origin notes cause self func array all isabstractmethod dict").split()}
 GUARDED = ("_pytest", "pytest", "unittest.case", "unittest.suite", "unittest.runner", "unittest.result", "hypothesis",
            "sandbox", "sandbox_judge")
+# What a subclass of an immutable builtin may say itself: asked between objects of the program, or how it is shown.
+SAID = JUDGED - {"__contains__"} | {f"__{name}__" for name in "str repr format hash neg pos abs invert".split()}
+FIXED = {f"__{name}__" for name in "init new class module qualname doc dict weakref init_subclass subclasshook".split()}
 IMMUTABLE = (int, str, float, complex, bytes, tuple, frozenset)
 
 
@@ -696,6 +699,8 @@ class Peer:
                 self.permit(operation, args)
             function = self.OPERATIONS.get(operation) or (self.FREE.get(operation) or getattr(self, "do_" + operation))
             kind, result, trace = "return", function(*args, **kwargs), ""
+            if operation == "vars" and self.module is None:
+                result = dict(result)  # the test's objects keep their methods
         except BaseException as error:
             kind, result, trace = "raise", error, ""
             if self.module is not None:
@@ -720,14 +725,17 @@ class Peer:
         """What a program may do with the verifier's objects: no way to frames, globals, modules, tools of tests."""
         x, name = (args[1], args[0]) if operation == "special" else (args[0], args[1] if len(args) > 1 else "")
         kind = type(x)
-        mine = lambda c: isinstance(c, type) and not self.global_ref(c) and not c.__module__.startswith(GUARDED)
+        mock = any(c.__module__ == "unittest.mock" for c in kind.__mro__)
+        mine = lambda c: isinstance(c, type) and not self.global_ref(c) and not any(
+            b.__module__.startswith((*GUARDED, "unittest.mock")) for b in c.__mro__)
         if operation in ("task", "pump", "result", "cancel"):
             ok = True
         elif operation in ("call", "special"):
             ok = (operation == "call" or name in DUNDERS and name != "__get__") and (not isinstance(x, type) or mine(x))
         elif operation in ("getattr", "setattr", "delattr"):
             open_name = name in {f"__{n}__" for n in "name doc qualname dataclass_fields members match_args".split()}
-            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format")))
+            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format"))) and (
+                not mock or not name.startswith(("configure", "reset", "attach", "mock_add")))
             if operation != "getattr":  # attributes of an object, not its methods, and nothing of a class
                 ok = ok and not isinstance(x, type) and not open_name and not callable(getattr(kind, name, None)) and (
                     mine(kind) or not hasattr(kind, name))
@@ -799,13 +807,17 @@ class Peer:
             return None
 
     def library(self, module: str, name: str) -> Any:
-        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests."""
+        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests, whatever module
+        the message finds them in."""
         if self.module is not None:
             return operator.attrgetter(name)(importlib.import_module(module))
-        known = module.split(".")[0] in LIBRARIES and module in sys.modules
-        x = operator.attrgetter(name)(sys.modules[module]) if known else None
-        if not isinstance(x, type) or module.startswith(GUARDED + ("bdb", "doctest", "unittest")):
-            return type(name, (Exception,), {"__module__": module})
+        x = sys.modules.get(module) if module.split(".")[0] in LIBRARIES else None
+        for part in name.split("."):  # a class or a class in a class, not through an imported module
+            x = vars(x).get(part) if isinstance(x, type) or x is sys.modules.get(module) is not None else None
+        owners = [str(c.__module__) for c in x.__mro__] if isinstance(x, type) else ["sandbox"]
+        if any(o.startswith(GUARDED + ("bdb", "doctest", "unittest")) or o.split(".")[0] not in LIBRARIES
+               for o in owners):
+            return type(str(name), (Exception,), {"__module__": str(module)})
         return x
 
     def pack(self, x: Any) -> Any:
@@ -954,7 +966,9 @@ class Peer:
             return rest[0].encode("latin-1")
         if tag == "k" and rest[0] in ("builtins", "dataclasses"):
             plain = {"Ellipsis": ..., "NotImplemented": NotImplemented}
-            return plain[rest[1]] if rest[1] in plain else getattr(importlib.import_module("dataclasses"), rest[1])
+            x = plain[rest[1]] if rest[1] in plain else getattr(importlib.import_module("dataclasses"), rest[1])
+            if rest[1] in plain or type(x).__module__ == "dataclasses":
+                return x
         if tag == "v" and rest[0][2] in VALUES:
             return self.library(*rest[0][1:])(*map(self.unpack, rest[1:]))
         if tag == "w":
@@ -986,11 +1000,13 @@ class Peer:
         else:
             cls, base = self.unpack_class(rest[0]), self.names.get(rest[1])
             if base is None:
+                if type(cls) is not FarMeta:
+                    raise PermissionError(f"{cls} is no class of the other side")
                 x = object.__new__(cls)
             else:
                 values, (_, make, fill), self.held[number] = rest[2], self.kinds[base], base
                 fits = (type(cls) is FarMeta or base is BaseException) and issubclass(cls, base)
-                if not fits and cls is not base and base.__name__ not in NODES:
+                if not fits and cls is not base and not (self.module is not None and base.__name__ in NODES):
                     raise PermissionError(f"{cls.__name__} with the contents of {base.__name__}")
                 now = base in IMMUTABLE or base is BaseException or base.__name__ == "ndarray"
                 x = make(cls, [self.unpack(v) for v in values] if now else values)
@@ -1005,18 +1021,31 @@ class Peer:
         if v[0] == "h":
             own = getattr(self.module, v[1], None)
             return own if isinstance(own, type) else HELPERS[v[1]]
-        return self.library(*v[1:]) if v[0] == "g" else self.unpack(v)
+        x = self.library(*v[1:]) if v[0] == "g" else self.unpack(v)
+        if v[0] != "g" and type(x) is not FarMeta and self.module is None:
+            raise PermissionError(f"{x!r} is no class of the program")
+        return x
 
     def build_class(self, name, qualname, module, base, others, functions, dunders, absent, attributes, checks, real,
                     reals) -> type:
+        """The stand-in of a class. The rules hold whatever the message says: dunders are forwarders of DUNDERS, other
+        names are plain identifiers, and what a builtin of IMMUTABLE has stays that builtin's."""
         real = self.library(*real[1:]) if real else None
-        space = {"__module__": module, "__qualname__": str(qualname), "_far_checks": checks,
-                 "_far_bases": tuple(c for c in map(self.unpack_class, others) if isinstance(c, type)),
-                 "__dict__": property(lambda self: PEER.request("vars", self))}
-        space |= {n: FORWARD[n] for n in dunders if n in FORWARD} | dict.fromkeys(absent)
-        space |= {n: self.unpack(f) for n, f in functions.items()}
-        space |= {n: property(lambda self, n=n: PEER.request("getattr", self, n)) for n in attributes}
-        if real:
+        contents = self.names[base] if base else None
+        far = tuple(c for c in map(self.unpack_class, others) if isinstance(c, type))
+        fixed = set(dir(contents)) - SAID - FIXED if contents in IMMUTABLE else set()
+        open_name = lambda n: type(n) is str and n.isidentifier() and n not in fixed and (
+            not n.startswith(("__", "_far")) and n != "mro")
+        space = {"__module__": str(module), "__qualname__": str(qualname), "_far_checks": bool(checks),
+                 "_far_bases": far, "__dict__": property(lambda self: PEER.request("vars", self))}
+        space |= {n: self.unpack(f) for n, f in functions.items() if open_name(n) or n == "__init__"}
+        space |= {n: property(lambda self, n=n: PEER.request("getattr", self, n)) for n in attributes if open_name(n)}
+        inherited = {n for c in far for k in c.__mro__[:-1] if type(k) is not FarMeta for n in vars(k)}  # of a library
+        space |= {n: FORWARD[n] for n in (inherited & DUNDERS).union(dunders) if n in FORWARD and n not in fixed}
+        space |= {n: None for n in absent if n in DUNDERS and n not in fixed}
+        below = {n for c in far for k in c.__mro__ if type(k) is FarMeta for n in vars(k)}
+        space |= {n: getattr(contents, n) for n in fixed & below}
+        if real and (self.module is not None or not issubclass(real, (*self.kinds, bool))):
             space["__class__"] = property(lambda self: real)
         bases = [self.names[base]] if base else []
         if base == "BaseException":
