@@ -21,8 +21,8 @@ and one without contents equals nothing. The program's own methods answer where 
 - between two objects of the program (`P(1) == P(1)`, `f(3) == Color.RED`): an `__eq__` that is always true passes
   these, as would two equal constants in place of both;
 - operators of an object that the test itself made by calling a class of the program (`v * 2`, `5 in tree`, `Money(5) <
-  10`, found in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `P(5) ==
-  5` is asked among decoys (`control`), an object that equals those as well equals nothing;
+  10`, found in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `==` and
+  `!=` are not among them: `Money(5) == 5` is false, for the program's `__eq__` would see the expected value;
 - `len`, `bool`, `str`, `hash`, iteration, items, attributes, methods: claims that make the object's value, made
   without the expected value. A method gets the arguments that the test passes, as everywhere. An exception of the
   program can be any of Python's, but never one that skips or ends tests (SkipTest, pytest's outcomes), and
@@ -260,6 +260,9 @@ OPEN_DUNDERS = {f"__{name}__" for name in (
     "version abstractmethods orig_class args origin notes cause self func array all isabstractmethod dict").split()}
 GUARDED = ("_pytest", "pytest", "unittest.case", "unittest.suite", "unittest.runner", "unittest.result", "hypothesis",
            "sandbox", "sandbox_judge")
+# What a subclass of an immutable builtin may say itself: asked between objects of the program, or how it is shown.
+SAID = JUDGED - {"__contains__"} | {f"__{name}__" for name in "str repr format hash neg pos abs invert".split()}
+FIXED = {f"__{name}__" for name in "init new class module qualname doc dict weakref init_subclass subclasshook".split()}
 IMMUTABLE = (int, str, float, complex, bytes, tuple, frozenset)
 
 
@@ -594,8 +597,18 @@ class Peer:
         self.queue.clear()
         message["drop"], self.drops, message["trace"] = self.drops, [], trace
         data = json.dumps(message).encode() + b"\n"
-        while data:
-            data = data[os.write(self.fd, data[: 1 << 20]):]
+        try:
+            while data:
+                data = data[os.write(self.fd, data[: 1 << 20]):]
+        except OSError as error:
+            self.lost(error)
+
+    def lost(self, error: BaseException) -> None:
+        """The other side is gone or sends what no peer sends. That ends the verifier: a test must not catch it."""
+        if self.module is not None:
+            raise error
+        os.write(2, f"{self.failed}\nsandbox: the program's side of the channel: {error}\n".encode(errors="replace"))
+        os._exit(ERROR)
 
     def receive(self) -> dict:
         start = time.monotonic()
@@ -606,8 +619,17 @@ class Peer:
         if self.clock >= 0:
             os.pwrite(self.clock, struct.pack("dd", self.waited, 0), 0)
         if not line.endswith(b"\n"):
-            raise EOFError("the program ended before it answered")
-        message = json.loads(line)
+            self.lost(EOFError("the program ended before it answered"))
+        try:
+            message = self.take(json.loads(line))
+        except Exception as error:
+            self.lost(error)
+        if message.get("more"):
+            self.surround(message["more"])
+        return message
+
+    def take(self, message: dict) -> dict:
+        """The message, with the objects that it describes made and the contents that it tells filled in."""
         for description in message["new"]:
             if description[0] in self.objects or description[0] % 2 == self.parity:
                 raise PermissionError("number of another object")
@@ -623,8 +645,6 @@ class Peer:
             self.snapshots[number] = read(x)
         for number in message["drop"]:
             self.forget(number)
-        if message.get("more"):
-            self.surround(message["more"])
         return message
 
     def request(self, operation: str, *args, **kwargs) -> Any:
@@ -638,7 +658,10 @@ class Peer:
             self.send("do", operation, args, kwargs)
             while (message := self.receive())["kind"] == "do":
                 self.perform(message)
-            (result,) = [self.unpack(a) for a in message["args"]]
+            try:
+                (result,) = [self.unpack(a) for a in message["args"]]
+            except Exception as error:
+                self.lost(error)
         finally:
             self.depth -= 1
         if message["kind"] == "return":
@@ -676,6 +699,8 @@ class Peer:
                 self.permit(operation, args)
             function = self.OPERATIONS.get(operation) or (self.FREE.get(operation) or getattr(self, "do_" + operation))
             kind, result, trace = "return", function(*args, **kwargs), ""
+            if operation == "vars" and self.module is None:
+                result = dict(result)  # the test's objects keep their methods
         except BaseException as error:
             kind, result, trace = "raise", error, ""
             if self.module is not None:
@@ -700,14 +725,17 @@ class Peer:
         """What a program may do with the verifier's objects: no way to frames, globals, modules, tools of tests."""
         x, name = (args[1], args[0]) if operation == "special" else (args[0], args[1] if len(args) > 1 else "")
         kind = type(x)
-        mine = lambda c: isinstance(c, type) and not self.global_ref(c) and not c.__module__.startswith(GUARDED)
+        mock = any(c.__module__ == "unittest.mock" for c in kind.__mro__)
+        mine = lambda c: isinstance(c, type) and not self.global_ref(c) and not any(
+            b.__module__.startswith((*GUARDED, "unittest.mock")) for b in c.__mro__)
         if operation in ("task", "pump", "result", "cancel"):
             ok = True
         elif operation in ("call", "special"):
             ok = (operation == "call" or name in DUNDERS and name != "__get__") and (not isinstance(x, type) or mine(x))
         elif operation in ("getattr", "setattr", "delattr"):
             open_name = name in {f"__{n}__" for n in "name doc qualname dataclass_fields members match_args".split()}
-            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format")))
+            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format"))) and (
+                not mock or not name.startswith(("configure", "reset", "attach", "mock_add")))
             if operation != "getattr":  # attributes of an object, not its methods, and nothing of a class
                 ok = ok and not isinstance(x, type) and not open_name and not callable(getattr(kind, name, None)) and (
                     mine(kind) or not hasattr(kind, name))
@@ -779,13 +807,17 @@ class Peer:
             return None
 
     def library(self, module: str, name: str) -> Any:
-        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests."""
+        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests, whatever module
+        the message finds them in."""
         if self.module is not None:
             return operator.attrgetter(name)(importlib.import_module(module))
-        known = module.split(".")[0] in LIBRARIES and module in sys.modules
-        x = operator.attrgetter(name)(sys.modules[module]) if known else None
-        if not isinstance(x, type) or module.startswith(GUARDED + ("bdb", "doctest", "unittest")):
-            return type(name, (Exception,), {"__module__": module})
+        x = sys.modules.get(module) if module.split(".")[0] in LIBRARIES else None
+        for part in name.split("."):  # a class or a class in a class, not through an imported module
+            x = vars(x).get(part) if isinstance(x, type) or x is sys.modules.get(module) is not None else None
+        owners = [str(c.__module__) for c in x.__mro__] if isinstance(x, type) else ["sandbox"]
+        if any(o.startswith(GUARDED + ("bdb", "doctest", "unittest")) or o.split(".")[0] not in LIBRARIES
+               for o in owners):
+            return type(str(name), (Exception,), {"__module__": str(module)})
         return x
 
     def pack(self, x: Any) -> Any:
@@ -934,7 +966,9 @@ class Peer:
             return rest[0].encode("latin-1")
         if tag == "k" and rest[0] in ("builtins", "dataclasses"):
             plain = {"Ellipsis": ..., "NotImplemented": NotImplemented}
-            return plain[rest[1]] if rest[1] in plain else getattr(importlib.import_module("dataclasses"), rest[1])
+            x = plain[rest[1]] if rest[1] in plain else getattr(importlib.import_module("dataclasses"), rest[1])
+            if rest[1] in plain or type(x).__module__ == "dataclasses":
+                return x
         if tag == "v" and rest[0][2] in VALUES:
             return self.library(*rest[0][1:])(*map(self.unpack, rest[1:]))
         if tag == "w":
@@ -966,11 +1000,13 @@ class Peer:
         else:
             cls, base = self.unpack_class(rest[0]), self.names.get(rest[1])
             if base is None:
+                if type(cls) is not FarMeta:
+                    raise PermissionError(f"{cls} is no class of the other side")
                 x = object.__new__(cls)
             else:
                 values, (_, make, fill), self.held[number] = rest[2], self.kinds[base], base
                 fits = (type(cls) is FarMeta or base is BaseException) and issubclass(cls, base)
-                if not fits and cls is not base and base.__name__ not in NODES:
+                if not fits and cls is not base and not (self.module is not None and base.__name__ in NODES):
                     raise PermissionError(f"{cls.__name__} with the contents of {base.__name__}")
                 now = base in IMMUTABLE or base is BaseException or base.__name__ == "ndarray"
                 x = make(cls, [self.unpack(v) for v in values] if now else values)
@@ -985,18 +1021,31 @@ class Peer:
         if v[0] == "h":
             own = getattr(self.module, v[1], None)
             return own if isinstance(own, type) else HELPERS[v[1]]
-        return self.library(*v[1:]) if v[0] == "g" else self.unpack(v)
+        x = self.library(*v[1:]) if v[0] == "g" else self.unpack(v)
+        if v[0] != "g" and type(x) is not FarMeta and self.module is None:
+            raise PermissionError(f"{x!r} is no class of the program")
+        return x
 
     def build_class(self, name, qualname, module, base, others, functions, dunders, absent, attributes, checks, real,
                     reals) -> type:
+        """The stand-in of a class. The rules hold whatever the message says: dunders are forwarders of DUNDERS, other
+        names are plain identifiers, and what a builtin of IMMUTABLE has stays that builtin's."""
         real = self.library(*real[1:]) if real else None
-        space = {"__module__": module, "__qualname__": str(qualname), "_far_checks": checks,
-                 "_far_bases": tuple(c for c in map(self.unpack_class, others) if isinstance(c, type)),
-                 "__dict__": property(lambda self: PEER.request("vars", self))}
-        space |= {n: FORWARD[n] for n in dunders if n in FORWARD} | dict.fromkeys(absent)
-        space |= {n: self.unpack(f) for n, f in functions.items()}
-        space |= {n: property(lambda self, n=n: PEER.request("getattr", self, n)) for n in attributes}
-        if real:
+        contents = self.names[base] if base else None
+        far = tuple(c for c in map(self.unpack_class, others) if isinstance(c, type))
+        fixed = set(dir(contents)) - SAID - FIXED if contents in IMMUTABLE else set()
+        open_name = lambda n: type(n) is str and n.isidentifier() and n not in fixed and (
+            not n.startswith(("__", "_far")) and n != "mro")
+        space = {"__module__": str(module), "__qualname__": str(qualname), "_far_checks": bool(checks),
+                 "_far_bases": far, "__dict__": property(lambda self: PEER.request("vars", self))}
+        space |= {n: self.unpack(f) for n, f in functions.items() if open_name(n) or n == "__init__"}
+        space |= {n: property(lambda self, n=n: PEER.request("getattr", self, n)) for n in attributes if open_name(n)}
+        inherited = {n for c in far for k in c.__mro__[:-1] if type(k) is not FarMeta for n in vars(k)}  # of a library
+        space |= {n: FORWARD[n] for n in (inherited & DUNDERS).union(dunders) if n in FORWARD and n not in fixed}
+        space |= {n: None for n in absent if n in DUNDERS and n not in fixed}
+        below = {n for c in far for k in c.__mro__ if type(k) is FarMeta for n in vars(k)}
+        space |= {n: getattr(contents, n) for n in fixed & below}
+        if real and (self.module is not None or not issubclass(real, (*self.kinds, bool))):
             space["__class__"] = property(lambda self: real)
         bases = [self.names[base]] if base else []
         if base == "BaseException":
@@ -1022,14 +1071,12 @@ class Peer:
     # -- what a test compares, and what surrounds both sides
     def special(self, name: str, x: Any, *args, **kwargs) -> Any:
         """A dunder method of a stand-in. What the program's object says about a plain value of the test is not asked:
-        the test compares the builtin contents that it has, if any; except where the test made the object itself
-        (`made`)."""
+        the test compares the builtin contents that it has, if any; except, for all but equality, where the test made
+        the object itself (`made`)."""
         trust, self.trust = self.trust, False
         if self.module is None and name in JUDGED and type(type(args[0])) is not FarMeta:
             trust = trust or name == "__radd__" and args[0] == 0 and type(args[0]) is int  # where sum() starts
-            if trust and name == "__eq__" and not isinstance(args[0], type(None)):
-                return self.control(x, args[0])
-            if not trust:
+            if not trust or name in ("__eq__", "__ne__"):
                 base = next((c for c in type(x).__mro__ if c in self.kinds), None)
                 if base is not None and hasattr(base, name):
                     return getattr(base, name)(x, *args)
@@ -1039,28 +1086,6 @@ class Peer:
         if self.module is None and name in ("__exit__", "__aexit__"):
             self.failed_in_the_program(args[1])
         return self.request("special", name, x, *args, **kwargs)
-
-    def control(self, x: Any, value: Any) -> Any:
-        """`P(5) == 5`: the program is asked about other values too, in any order; what equals those too equals none."""
-        draw = random.SystemRandom()
-
-        def other(v):
-            if isinstance(v, (int, float, complex)) and not isinstance(v, bool):
-                return v + draw.choice((-1, 1)) * draw.randint(3, 99)
-            if isinstance(v, str):
-                return "".join(draw.choice("kqxz") for _ in range(len(v) + 1))
-            if isinstance(v, (list, tuple)):
-                return type(v)([other(e) for e in v] + list(v[:1] or [0]))
-            return {**v, draw.random(): 1} if isinstance(v, dict) else None
-
-        asked = [value] if other(value) is None else [value, other(value), other(value)]
-        draw.shuffle(asked)
-        answers = [self.request("special", "__eq__", x, v) for v in asked]
-        mine = next(a for v, a in zip(asked, answers) if v is value)
-        lies = any(a is not NotImplemented and a for v, a in zip(asked, answers) if v is not value)
-        if lies:
-            self.swallowed = AssertionError(f"{type(x).__name__}: __eq__ says yes to other values too")
-        return mine
 
     def surroundings(self) -> dict:
         known, more = self.known, {}
@@ -1309,13 +1334,23 @@ class Names(dict):
 
 def same(a: Any, b: Any, tolerance: float | None) -> bool:
     """Equality of plain values; tuples count as lists, as in the published function tests."""
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b))
+    a, b = contents_of(a), contents_of(b)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k], tolerance) for k in a)
     if tolerance is not None and all(isinstance(x, (int, float)) for x in (a, b)):
         return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
     return bool(a == b)
+
+
+def contents_of(x: Any) -> Any:
+    """The plain value that x holds, by the methods of its builtin type and not by those of a subclass."""
+    readers = {list: list.__iter__, tuple: tuple.__iter__, dict: dict.items, bool: None, int: int.__int__,
+               float: float.__float__, str: str.__str__}
+    base = next((c for c in readers if issubclass(type(x), c)), None)
+    value = readers[base](x) if base and base is not bool else x
+    return list(value) if base in (list, tuple) else dict(value) if base is dict else value
 
 
 def number_keys(x: Any) -> Any:

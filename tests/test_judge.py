@@ -61,12 +61,12 @@ MONEY = LIAR.replace("return True", "return self.x == (o.x if isinstance(o, P) e
 
 
 @pytest.mark.parametrize("test, liar, honest", [
-    ("assert P(5) == 5", "wrong", "ok"), ("p = P(5)\nassert p == 5 and 5 == p", "wrong", "ok"), ("assert P('ab') == 'ab'", "wrong", "ok"),
-    ("assert P([1, 2]) == [1, 2]", "wrong", "ok"), ("assert P({'a': 1}) == {'a': 1}", "wrong", "ok"), ("assert P(5) != 6", "wrong", "ok"),
+    ("assert P(5) == 5", "wrong", "wrong"), ("p = P(5)\nassert p == 5 and 5 == p", "wrong", "wrong"), ("assert P('ab') == 'ab'", "wrong", "wrong"),
+    ("assert P([1, 2]) == [1, 2]", "wrong", "wrong"), ("assert P({'a': 1}) == {'a': 1}", "wrong", "wrong"), ("assert P(5) != 6", "ok", "ok"),
     ("assert f(5) == 5", "wrong", "wrong"), ("p = P(5)\np = f(5)\nassert p == 5", "wrong", "wrong"), ("assert P(1) == P(1)", "ok", "ok"),
     ("def g(p=P(5)): return p\nassert g(f(5)) == 5", "wrong", "wrong"), ("assert [P(5)] == [5]", "wrong", "wrong")])
 def test_equality_with_a_plain_value(test, liar, honest):
-    """`P(5) == 5` is asked among decoys where the test made P(5) itself; never of what the program returned."""
+    """`P(5) == 5` is never asked of the program: its `__eq__` would see the expected value, whoever made P(5)."""
     assert statuses(LIAR, test) == [liar] and statuses(MONEY, test) == [honest]
 
 
