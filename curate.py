@@ -38,6 +38,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 import curation_page
+import answers
 import rewards
 from rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
 from runs import Amount, Count, Names, Share, die, one_line, read_config
@@ -239,7 +240,7 @@ def problem_facts(row: dict) -> tuple:
             check = rewards.verifier_of(name).check
             kind, refused = "code" if check is rewards.check_code else "math", ""
             if kind == "code" and truth is not None:
-                tests = rewards.count_tests(rewards.tests_of(truth))
+                tests = answers.count_tests(answers.tests_of(truth))
             elif truth is not None:
                 check(truth)
     except ValueError as error:

@@ -45,12 +45,16 @@ def rank() -> int:
     return RANK
 
 
+def last_line(message: str, file=None) -> None:
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(message, file=file, flush=True)
+
+
 def die(message: str, code: int = 2) -> typing.NoReturn:
     """Ends the run with one line from rank 0; exit code 2 means a user's mistake."""
     if rank() == 0:
-        for bar in list(getattr(tqdm, "_instances", ())):  # a line of its own, and the last one
-            bar.close()
-        print(f"{script}: {message}", file=sys.stderr)
+        last_line(f"{script}: {message}", sys.stderr)
     sys.exit(code)
 
 
@@ -111,7 +115,7 @@ def stopped(step: int, unit: str, cfg) -> None:
     cause, start = signals[0] if signals else "a signal", "the beginning" if cfg.resume == "auto" else cfg.resume
     if rank() == 0:
         newest = (checkpoints(Path(cfg.output_dir)) or [start])[-1]
-        print(f"{cause}: stopped after {unit} {step}; the same command goes on from {newest}", flush=True)
+        last_line(f"{cause}: stopped after {unit} {step}; the same command goes on from {newest}")
 
 
 def frame(train: Callable[[Any], None], cfg) -> None:

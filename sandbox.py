@@ -17,15 +17,15 @@ Why the program cannot forge a verdict.
 - stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote
   unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected
   outputs stay with the caller, which compares after the program is dead.
-- Function and assert tests run in TWO children that share one socket. The verifier holds the test code and the expected values;
-  the program's child serves calls only: it gets arguments and answers with plain data (`pack`). Whatever a program does to its
-  side (patched builtins, an `__eq__` that is always true, sys.exit, os._exit, writes to the socket, frame walks, gc searches,
-  ctypes) changes only what it claims to have returned, and the claim is compared in the verifier, on plain values of builtin
-  types. An object that is not plain data is a `Proxy` there, and a Proxy equals nothing. Only the verifier's exit code decides,
-  and only after the whole test ran. Names that the test takes from builtins, from its own imports or from the helpers are never
-  looked up in the program. Limits of the split: a test sees copies (arguments changed in place are copied back), cannot compare
-  instances of the program's own classes by their own `__eq__`, and cannot capture what the program prints (capsys, patched
-  input).
+- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the
+  test and its expected values; the program's child serves calls. Whatever a program does to its side (patched
+  builtins, sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to
+  have returned, and the verifier's exit code decides alone, after the whole test ran. The other design, test and
+  program in one process, would give CPython's verdict for every test and nothing against a program that looks for the
+  expected value or patches `assert`; so the split stayed, and was made identity-preserving instead: sandbox_judge.py
+  says how, what is trusted, and what a forger could gain.
+- A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks
+  that never return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
 
 Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError
 instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
@@ -42,11 +42,12 @@ import ctypes
 import errno
 import functools
 import gc
-import importlib
+import importlib.metadata
+import importlib.util
+import io
 import json
 import marshal
 import math
-import operator
 import os
 import platform
 import random
@@ -64,20 +65,23 @@ import time
 import traceback
 import types
 import warnings
+import weakref
 from typing import Any, NamedTuple
 
-MODULES = ("math cmath collections collections.abc heapq itertools bisect functools operator re string random copy decimal "
-           "fractions statistics datetime time typing dataclasses enum io json queue array threading textwrap pprint struct "
-           "hashlib string abc contextlib types unittest numpy sortedcontainers").split()
+if "--zygote" in sys.argv:  # python -P does not look beside this file
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from sandbox_judge import MODULES, PASS, WRONG, Peer, never_calls, prelude, verify  # noqa: E402
+
 LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
           "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
 NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
+OWN = re.compile(r"/dev/(?!shm|null|zero|full|u?random)|/proc/self/fd")  # a program that may name its own descriptors
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
+THREAD_STACK, MOST_STACK = 8 << 20, 256 << 20  # Python's own calls need none of it since 3.11, calls through C do
 SCRATCH_MB = 64
 HUGE, MADV_COLLAPSE = 2 << 20, 25
 STARVED = 10  # the wall limit of a program that computes on an overloaded machine is this many times that of one that sleeps
-PASS, WRONG, ERROR = 42, 43, 44  # exit codes of the verifier
 
 
 class RunResult(NamedTuple):
@@ -92,7 +96,7 @@ class RunResult(NamedTuple):
 
 
 class TestResult(NamedTuple):
-    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's."""
+    """`status`: ok (passed), wrong, skipped (after an early stop), or one of RunResult's. Long texts are cut."""
 
     passed: bool
     status: str
@@ -110,6 +114,7 @@ class SandboxError(Exception):
 
 # ---------------------------------------------------------------------------------------------------- kernel interface
 libc = ctypes.CDLL(None, use_errno=True)
+fflush = libc.fflush
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 1024, 4096, 16384, 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
@@ -230,6 +235,11 @@ def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- the zygote's namespaces
+def package_folders() -> list[str]:
+    """Where installed packages lie; not the project folders that editable installs (.pth) add to sys.path."""
+    return [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and os.path.isdir(p)]
+
+
 def library_paths() -> list[str]:
     """What a private root holds: the interpreter, its library, installed packages, the system's shared libraries."""
     paths = {sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), "/etc/ld.so.cache", "/etc/alternatives"}
@@ -238,7 +248,7 @@ def library_paths() -> list[str]:
         link = os.path.join(os.path.dirname(link), os.readlink(link))
         paths.add(os.path.normpath(link))
     paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {p for p in (*sys.path, "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
+    paths |= {p for p in (*package_folders(), "/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(p)}
     with open("/proc/self/maps") as f:
         paths |= {os.path.dirname(line.split(None, 5)[5].strip()) for line in f if ".so" in line}
     paths = {p.rstrip("/") for p in paths if p and p != "/"} | {os.path.realpath(p) for p in paths if p}
@@ -271,6 +281,7 @@ def build_root() -> None:
         flags = 1 | 2 | (0 if path in devices else 4)  # rdonly, nosuid, nodev; a read-only device node can still be written to
         call("syscall", MOUNT_SETATTR, -100, path.encode(), 0x8000, struct.pack("QQQQ", flags, 0, 0, 0), 32)
     os.mkdir("/box")
+    os.mkdir("/verifier")
     temporary = link_temporary()
     for link, target in (("/tmp", temporary), ("/dev/shm", "/box/tmp"), ("/dev/stdin", "/box/stdin")):
         if not os.path.isdir(link):
@@ -341,6 +352,19 @@ class Job(NamedTuple):
     cpu_s: float
     wall_s: float
     ready: int  # pipe: a byte comes when the child is confined
+    clock: int = -1  # WAITS: a verifier, which waits as long as its program computes; of that program: a memory file with the
+    # seconds that its verifier has waited for it, and since when it waits
+
+
+WAITS = -2
+
+
+def wall_used(job: Job, now: float) -> float:
+    """Wall seconds of a program; of one that serves calls only those in which the verifier waited for it."""
+    if job.clock < 0:
+        return now - job.started
+    waited, since = struct.unpack("dd", os.pread(job.clock, 16, 0).ljust(16, b"\0"))
+    return waited + (now - since if since else 0.0)
 
 
 def cpu_used(pid: int) -> float:
@@ -349,6 +373,14 @@ def cpu_used(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it is just dying
         return 0.0
+
+
+def slowdown() -> float:
+    """How much longer than on an idle machine it takes to compute something now."""
+    start, cpu = time.monotonic(), time.thread_time()
+    while time.thread_time() - cpu < 0.03:
+        pass
+    return (time.monotonic() - start) / 0.03
 
 
 def contents(fd: int, limit: int = 1 << 40) -> bytes:
@@ -363,6 +395,7 @@ def zygote_main() -> None:
     if soft != wanted:  # the room below the stack is laid out at exec
         resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    sys.path.pop()
     control = socket.socket(fileno=os.dup(0))
     parent = socket.recv_fds(control, 64, 1)[1][0]  # pidfd of the caller: readable once it is dead, even by kill -9
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
@@ -372,6 +405,8 @@ def zygote_main() -> None:
                 importlib.import_module(name)
     abi = landlock_abi()
     rules = [landlock_rule(path, READ, abi) for path in library_paths()]
+    places = [os.path.join(p, name) for p in package_folders() for name in sorted(os.listdir(p)) if name.isidentifier()]
+    places += [sysconfig.get_path("stdlib"), *package_folders()]
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # outlives the change of root; closed before any program runs
     try:
         layers = enter_namespaces(proc)
@@ -385,7 +420,8 @@ def zygote_main() -> None:
         os.waitpid(inner, 0)
         return
     os.environ.clear()
-    threading.stack_size(8 << 20)  # else threads take the size of the main thread's huge stack
+    threading.stack_size(THREAD_STACK)  # else threads take the size of the main thread's huge stack
+    threading.stack_size = _thread.stack_size = stack_size
     sys.set_int_max_str_digits(0)
     prelude()
     layers |= {"landlock"} if abi else set()
@@ -414,12 +450,15 @@ def zygote_main() -> None:
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) == PASS:
         layers |= {"no_new_privs", "seccomp", "capabilities_dropped", "rlimits", "parent_death_signal"}
-    control.send(json.dumps({"layers": sorted(layers), "landlock_abi": abi, "pid": os.getpid()}).encode())
+    hello = {"layers": sorted(layers), "landlock_abi": abi, "pytest": importlib.util.find_spec("pytest") is not None,
+             "unreadable": [p for p in places if not os.access(p, os.R_OK | os.X_OK)][-3:]}
+    control.send(json.dumps(hello).encode())
     gc.collect()
     gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
     # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
+    looks: dict[int, tuple[float, float, float]] = {}  # when to look if it sleeps; CPU seconds, load at the last look
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
     # kernel's RCU, with a lock that all workers share.
     # Not so where /tmp leads to the interpreter: a program that replaces it there must not reach what the zygote imports.
@@ -429,16 +468,20 @@ def zygote_main() -> None:
         for fd in (control.fileno(), parent, *jobs):
             poll.register(fd, select.POLLIN)
         now, wait = time.monotonic(), 3600.0
-        for job in jobs.values():  # a program cannot use CPU time faster than time passes, save with threads: look twice as often
-            left = min((job.cpu_s - cpu_used(job.pid)) / 2, job.started + job.wall_s - now)
+        for fd, job in jobs.items():  # CPU time passes no faster than time, save with threads: look twice as often
+            left = min((job.cpu_s - cpu_used(job.pid)) / 2, looks[fd][0] - wall_used(job, now))
             wait = min(wait, max(left, 0.002))
         ready = {fd for fd, _ in poll.poll(wait * 1000)}
         if parent in ready:
             os._exit(0)
         for fd, job in list(jobs.items()):
-            used, wall = cpu_used(job.pid), time.monotonic() - job.started
-            starved = used > 0.03 * wall  # it computes, but the machine gives it little: load must not decide a verdict
-            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * (STARVED if starved else 1) else ""
+            used, wall = cpu_used(job.pid), wall_used(job, time.monotonic())
+            why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * STARVED else ""
+            # does it sleep, or is the machine busy? load must decide no verdict
+            if wall >= looks[fd][0] and not why and job.clock != WAITS:
+                _, before, load = looks[fd]
+                looks[fd] = wall + job.wall_s, used, slowdown()
+                why = "wall" if (used - before) * max(load, looks[fd][2]) < 0.3 * job.wall_s else ""
             if fd in ready or why:
                 finish(control, job, "" if fd in ready else why)
                 os.close(fd)
@@ -452,6 +495,9 @@ def zygote_main() -> None:
         if request.get("import"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(request["import"])
+                # half a second a test, if each test loaded them
+                for plugin in importlib.metadata.entry_points(group="pytest11"):
+                    importlib.import_module(plugin.module)
         elif "kill" in request:
             for fd, job in list(jobs.items()):
                 if job.id == request["kill"]:
@@ -472,9 +518,12 @@ def zygote_main() -> None:
                 child(request, fds, ready_w, layers, abi, base, rules)
             if pidns >= 0:
                 call("setns", pidns, NEWPID)
+            clock = os.dup(fds[6]) if request["mode"] == "serve" else WAITS if request["mode"] == "verify" else -1
             for fd in (*fds, ready_w):
                 os.close(fd)
-            jobs[os.pidfd_open(pid)] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r)
+            fd = os.pidfd_open(pid)
+            jobs[fd] = Job(request["id"], pid, started, request["cpu_s"], request["wall_s"], ready_r, clock)
+            looks[fd] = request["wall_s"] * (STARVED if clock == WAITS else 1), 0.0, STARVED
 
 
 def finish(control: socket.socket, job: Job, why: str) -> None:
@@ -485,6 +534,8 @@ def finish(control: socket.socket, job: Job, why: str) -> None:
     reply = {"id": job.id, "why": why, "code": os.waitstatus_to_exitcode(status), "wall_s": time.monotonic() - job.started,
              "cpu_s": usage.ru_utime + usage.ru_stime, "ready": os.read(job.ready, 1) != b""}
     os.close(job.ready)
+    if job.clock >= 0:
+        os.close(job.clock)
     control.send(json.dumps(reply).encode())
 
 
@@ -516,19 +567,24 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
-        scratch = "/box/tmp"
-        if request["mode"] == "verify" or os.path.isdir("/.tmp"):
-            call("unshare", NEWNS)  # the verifier and the program, which run at a time, see nothing of each other
+        scratch = "/box/tmp"  # of the program and of its verifier: a test reads what the program writes, and the reverse
+        if os.path.isdir("/.tmp"):
+            call("unshare", NEWNS)
             mount_scratch()
+        if request["mode"] == "verify" and request["private"]:  # the test itself is nowhere in the program's namespace
+            call("unshare", NEWNS)
+            flags = MS_NOSUID | MS_NODEV | MS_NOATIME
+            call("mount", b"tmpfs", b"/verifier", b"tmpfs", flags, b"size=16m,nr_inodes=512,mode=755")
     os.chdir(scratch)
     if request["dev_stdin"]:
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
             os.sendfile(f.fileno(), 0, 0, 1 << 30)
     if abi:
-        folders = [] if scratch == "/" else [scratch, "/tmp"] if scratch == "/box/tmp" else [scratch]
-        install_landlock(abi, [*rules, *(landlock_rule(path, WRITE(abi), abi) for path in folders)])
+        places = [scratch, *(["/tmp"] if scratch == "/box/tmp" else []), *(["/verifier"] if request.get("private") else [])]
+        install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places if p != "/" and os.path.isdir(p))])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
-              "NPROC": 64 + request["processes"], "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
+              "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # two are the zygote's; 64 threads
+              "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
         if number is not None:
@@ -542,16 +598,104 @@ def names_in(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*(names_in(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
+def stack_size(size: int = 0, real=_thread.stack_size) -> int:
+    """threading.stack_size; of what a program asks for (often 1 GiB, which counts as memory) at most MOST_STACK."""
+    return real(min(size, MOST_STACK)) if size else real()
+
+
+DEVICE = re.compile(r"/dev/std(in|out|err)|(?:/dev|/proc/self)/fd/(\d+)")
+SELF = re.compile(rb"__file__|argv|inspect|linecache|traceback")  # programs that read their own text
+
+
+def opened(real, path, *args, **kwargs) -> Any:
+    """`open` and `os.open` of a program that names its own descriptors: there is no /proc here to lead to them."""
+    if found := DEVICE.fullmatch(str(path)):
+        number = int(found[2] or ("in", "out", "err").index(found[1]))
+        if number == 0 and os.path.exists("/box/stdin"):  # a copy, from the start
+            path = "/box/stdin"
+        elif real.__module__ == "posix":
+            return os.dup(number)
+        else:
+            path = os.dup(number)
+    return real(path, *args, **kwargs)
+
+
+def main_module(request: dict, source: bytes) -> types.ModuleType:
+    """The module that the program becomes, as `python solution.py` would make it."""
+    module = types.ModuleType("solution" if request["mode"] == "serve" else "__main__")
+    module.__builtins__, module.__file__ = builtins, os.path.join(os.getcwd(), "solution.py")
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
+    wanted = {"HOME": (os.getcwd(), rb"HOME|expanduser|home\(\)"), "PATH": ("/usr/bin:/bin", b"PATH")}
+    os.environ |= {name: value for name, (value, mention) in wanted.items() if re.search(mention, source)}
+    if SELF.search(source):
+        with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
+            f.write(source)
+    if request["dev_stdin"]:
+        builtins.open = io.open = functools.partial(opened, io.open)
+        os.open = functools.partial(opened, os.open)
+    return module
+
+
+def report(error: BaseException) -> int:
+    """Shows what ended a program as CPython shows it; returns the exit code."""
+    try:
+        if not isinstance(error, SystemExit):
+            error.__traceback__ = error.__traceback__.tb_next  # without `child`
+            sys.excepthook(type(error), error, error.__traceback__)
+        elif error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+        else:
+            return error.code or 0
+    except SystemExit as other:
+        return report(other)
+    except BaseException:
+        traceback.print_exception(error, limit=8)
+    return 1
+
+
+def flushed(stream: Any) -> bool:
+    """Whether sys.stdout or sys.stderr could be flushed at the end; None or closed is no error."""
+    try:
+        if stream is not None and getattr(stream, "closed", False) is not True:
+            stream.flush()
+    except BaseException:
+        return False
+    return True
+
+
+def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None:
+    """Ends a program as CPython does (Py_FinalizeEx), in its order, but takes down the program's own module only, of
+    which `main` holds the one reference."""
+    for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
+        with contextlib.suppress(BaseException):
+            end()
+    good = [flushed(getattr(sys, name, None)) for name in ("stdout", "stderr")]
+    with contextlib.suppress(BaseException):
+        gc.collect()
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        sys.modules.pop("__main__", None)
+        mark = weakref.ref(vars(main[0]).setdefault("", {0}))
+        main.clear()  # with its globals go unflushed files, generators in a `finally`, every __del__
+        gc.collect()
+        for names in gc.get_referrers(mark()) if mark() else ():  # something outside still refers to them
+            for name in sorted(n for n in names if n != "__builtins__"):
+                names[name] = None
+    flushed(sys.__stdout__)
+    flushed(sys.__stderr__)
+    fflush(None)  # what C code printed
+    leave_now(status & 255 if all(good) else 120)
+
+
 def child(request: dict, fds: list[int], ready: int, *machine) -> None:
     """One test: `fds` are stdin, stdout, stderr, code, compiled code and, for calls, the channel. Does not return."""
-    status = 1
+    status, main = 1, [types.ModuleType("__main__")]
     try:
         for target, fd in enumerate(fds[:3]):
             os.dup2(fd, target)
         mode = request["mode"]
         confine(request, *machine)
         os.write(ready, b"1")
-        code, cache, channel = (*fds[3:], -1)[:3]
+        code, cache, channel, clock = (*fds[3:], -1, -1)[:4]
         source, compiled = contents(code), contents(cache)
         if mode != "verify" and not compiled:  # the first test of a program compiles for all
             program = compile(source, "solution.py", "exec", dont_inherit=True)
@@ -559,448 +703,31 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
             os.pwrite(cache, compiled, 0)
         if channel >= 0:
             os.dup2(channel, 3)
-        os.closerange(4 if channel >= 0 else 3, 1 << 16)  # the control socket, the cache, ... : nothing of ours stays open
-        sys.argv = ["solution.py"]
-        sys.path.insert(0, os.getcwd())
-        atexit._clear()
-        module = types.ModuleType("solution" if mode == "serve" else "__main__")
-        sys.modules["__main__"] = sys.modules[module.__name__] = module
         if mode == "verify":
-            os._exit(verify(json.loads(source), Peer(3, None)))
+            os.dup2(clock, 4)
+        # the control socket, the cache, ... : nothing of ours stays open
+        os.closerange(5 if mode == "verify" else 4 if channel >= 0 else 3, 1 << 16)
+        sys.argv = ["solution.py"]
+        if mode != "verify":  # which imports nothing that the program could have written
+            sys.path.insert(0, os.getcwd())
+        atexit._clear()
+        main[0] = main_module(request, source)
+        if mode == "script":  # the one that came from the zygote does not know that this is a file
+            sys.stdin = sys.__stdin__ = open(0, errors="surrogateescape", newline="\n", closefd=False)
+            sys.stdin.buffer.raw.name = "<stdin>"
+        if mode == "verify":
+            os._exit(verify(json.loads(source), Peer(3, None, 4)))
         program, wanted = marshal.loads(compiled)
         if request["prelude"]:  # only the names in use: to touch an object is to copy its page
-            module.__dict__.update((name, prelude()[name]) for name in wanted)
+            vars(builtins if mode == "serve" else main[0]).update((name, prelude()[name]) for name in wanted)
             sys.setrecursionlimit(50_000)
-        exec(program, module.__dict__)
+        exec(program, vars(main[0]))
         if mode == "serve":
-            Peer(3, module.__dict__).serve()
+            Peer(3, main[0]).serve()
         status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
     except BaseException as error:
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next, limit=8)
-    with contextlib.suppress(BaseException):  # what an interpreter does at its end
-        if _thread._count():
-            threading._shutdown()
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:
-            status = status or 1
-    os._exit(status & 255)
-
-
-# ---------------------------------------------------------------------------------------------------- function and assert tests
-class ListNode:
-    def __init__(self, val=0, next=None):
-        self.val, self.next = val, next
-
-
-class TreeNode:
-    def __init__(self, val=0, left=None, right=None):
-        self.val, self.left, self.right = val, left, right
-
-
-NODES = {"ListNode": ("val", "next"), "TreeNode": ("val", "left", "right")}
-
-
-def list_node(values):
-    head = None
-    for value in reversed(values or []):
-        head = ListNode(value, head)
-    return head
-
-
-def is_same_list(a, b) -> bool:
-    while a is not None and b is not None and a.val == b.val:
-        a, b = a.next, b.next
-    return a is None and b is None
-
-
-def tree_node(values):
-    """A binary tree from its level order, None where a child is missing."""
-    nodes = [None if v is None else TreeNode(v) for v in values or []]
-    children = iter(nodes[1:])
-    for node in nodes:
-        if node is not None:
-            node.left, node.right = next(children, None), next(children, None)
-    return nodes[0] if nodes else None
-
-
-def is_same_tree(a, b) -> bool:
-    todo = [(a, b)]
-    while todo:
-        a, b = todo.pop()
-        if a is None and b is None:
-            continue
-        if a is None or b is None or a.val != b.val:
-            return False
-        todo += [(a.left, b.left), (a.right, b.right)]
-    return True
-
-
-HELPERS = {f.__name__: f for f in (ListNode, TreeNode, list_node, is_same_list, tree_node, is_same_tree)}
-
-
-@functools.cache
-def prelude() -> dict[str, Any]:
-    """Names that LeetCode-style programs use without importing them; never one that hides a builtin."""
-    names: dict[str, Any] = {}
-    for module in ("operator", "typing", "collections", "itertools", "functools", "bisect", "heapq", "math", "string"):
-        loaded = __import__(module)
-        names |= {k: getattr(loaded, k) for k in getattr(loaded, "__all__", dir(loaded)) if not k.startswith("_")}
-        names[module] = loaded
-    for module in MODULES:
-        if module in sys.modules and "." not in module:
-            names[module] = sys.modules[module]
-    if "numpy" in sys.modules:
-        names["np"] = sys.modules["numpy"]
-    import copy
-    import datetime
-    import decimal
-    import fractions
-    import random
-
-    names |= {"deepcopy": copy.deepcopy, "Decimal": decimal.Decimal, "Fraction": fractions.Fraction, "randint": random.randint,
-              "timedelta": datetime.timedelta, "inf": math.inf, "maxsize": sys.maxsize}
-    return {k: v for k, v in names.items() if k not in vars(builtins)} | HELPERS
-
-
-class Proxy:
-    """In the verifier: an object of the program that is not plain data. Equals only itself; bool, len and items are claims."""
-
-    def __init__(self, peer, number):
-        self.__dict__.update(_peer=peer, _number=number)
-
-    def __getattr__(self, name):
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return self._peer.request("getattr", self, name)
-
-    def __setattr__(self, name, value):
-        self._peer.request("setattr", self, name, value)
-
-    def __call__(self, *args, **kwargs):
-        return self._peer.request("call", self, *args, **kwargs)
-
-    def __getitem__(self, key):
-        return self._peer.request("getitem", self, key)
-
-    def __iter__(self):
-        return self._peer.request("iter", self)
-
-    def __next__(self):
-        return self._peer.request("next", self)
-
-    def __len__(self):
-        return self._peer.request("len", self)
-
-    def __bool__(self):
-        return self._peer.request("bool", self)
-
-    def __str__(self):
-        return self._peer.request("str", self)
-
-    def __instancecheck__(self, instance):
-        return isinstance(instance, Proxy) and self._peer.request("isinstance", instance, self)
-
-
-class Peer:
-    """One end of the channel between the verifier and the program's child: requests, replies and nested call-backs, a JSON line
-    each.
-
-    What arrives is rebuilt only from plain builtin data (`unpack`); nothing that the other side sends is ever executed."""
-
-    OPERATIONS = {"call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "getitem": operator.getitem,
-                  "iter": iter,
-                  "next": next, "len": len, "bool": bool, "str": str, "isinstance": isinstance}
-    LINE = 64 << 20
-
-    def __init__(self, fd: int, names: dict | None):
-        """`names`: the program's globals; None in the verifier, which only calls the functions it passed for the other side."""
-        self.reader, self.fd, self.names = os.fdopen(os.dup(fd), "rb", 1 << 16), fd, names
-        self.objects: list[Any] = []  # ours, by the number the other side knows them by
-        self.failed = ""  # the last error of the program, for the report
-
-    def send(self, message: list) -> None:
-        data = json.dumps(message).encode() + b"\n"
-        while data:
-            data = data[os.write(self.fd, data[: 1 << 20]):]
-
-    def receive(self) -> list:
-        line = self.reader.readline(self.LINE)
-        if not line.endswith(b"\n"):
-            raise EOFError("the program ended before it answered")
-        return json.loads(line)
-
-    def request(self, operation: str, *args, **kwargs) -> Any:
-        self.send(["do", operation, [self.pack(a) for a in args], {k: self.pack(v) for k, v in kwargs.items()}])
-        while (message := self.receive())[0] == "do":
-            self.perform(message)
-        if message[0] == "raise":
-            self.failed = message[3]
-            raise exception(message[1], message[2])
-        for old, new in zip([*args, *kwargs.values()], message[2]):
-            if new is not None:
-                restore(old, self.unpack(new))
-        return self.unpack(message[1])
-
-    def perform(self, message: list) -> None:
-        _, operation, packed, packed_kwargs = message
-        try:
-            args, kwargs = [self.unpack(a) for a in packed], {k: self.unpack(v) for k, v in packed_kwargs.items()}
-            if self.names is None and operation != "call":  # getattr would lead from a lambda to the expected values
-                raise PermissionError(operation)
-            if operation == "name":
-                result = self.names[args[0]]
-            elif operation == "names":
-                result = [name for name in self.names if not name.startswith("_")]
-            else:
-                result = self.OPERATIONS[operation](*args, **kwargs)
-            before, after = [*packed, *packed_kwargs.values()], [self.pack(a) for a in (*args, *kwargs.values())]
-            changed = [None if a == b else a for a, b in zip(after, before)]  # arguments, in place
-            reply = ["return", self.pack(result), changed]
-        except (Exception, SystemExit) as error:
-            bases = [c.__name__ for c in type(error).__mro__ if c.__module__ == "builtins"]
-            trace = "" if self.names is None else "".join(traceback.format_exception(error, limit=-4))[-2000:]
-            reply = ["raise", type(error).__name__, bases, trace]
-            reply = [reply[0], [reply[1], str(error)[:2000]], reply[2], reply[3]]
-        self.send(reply)
-
-    def serve(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                self.perform(self.receive())
-
-    def pack(self, x: Any) -> Any:
-        """Plain data as JSON: None, bool, int, float, str, lists as they are, the rest tagged. Subclasses count as their base."""
-        if x is None or x is True or x is False:
-            return x
-        kind = type(x)
-        if isinstance(x, str):
-            return str.__str__(x)
-        if isinstance(x, int):
-            return int.__add__(x, 0)
-        if isinstance(x, float):
-            return float.__add__(x, 0.0)
-        if isinstance(x, list):
-            return [self.pack(v) for v in list.__iter__(x)]
-        if isinstance(x, (tuple, set, frozenset)) or kind.__name__ == "deque":
-            name = next(c.__name__ for c in kind.__mro__ if c.__name__ in TAGS)
-            return {"t": name, "v": [self.pack(v) for v in x]}
-        if isinstance(x, dict):
-            return {"t": "dict", "v": [[self.pack(k), self.pack(v)] for k, v in dict.items(x)]}
-        if isinstance(x, (bytes, bytearray)):
-            return {"t": "bytearray" if isinstance(x, bytearray) else "bytes", "v": x.decode("latin-1")}
-        if isinstance(x, (complex, range)):
-            return {"t": kind.__name__, "v": [x.real, x.imag] if isinstance(x, complex) else [x.start, x.stop, x.step]}
-        if kind.__name__ in ("Fraction", "Decimal") and kind.__module__ in ("fractions", "decimal"):
-            return {"t": kind.__name__, "v": str(x)}
-        if kind.__module__ == "datetime" and kind.__name__ in ("date", "datetime", "timedelta"):
-            return {"t": kind.__name__, "v": list(x.__reduce__()[1]) if kind.__name__ == "timedelta" else x.isoformat()}
-        if kind.__module__ == "numpy":
-            if kind.__name__ == "ndarray":
-                return {"t": "ndarray", "v": [x.dtype.str, x.tolist()]}
-            return self.pack(x.item())
-        if kind.__name__ in ("dict_keys", "dict_values", "dict_items"):
-            return {"t": "set" if kind.__name__ != "dict_values" else "tuple", "v": [self.pack(v) for v in x]}
-        if kind.__name__ in NODES and hasattr(x, "val"):
-            return self.pack_nodes(x, kind.__name__)
-        if isinstance(x, Proxy):
-            return {"t": "yours", "v": x._number}
-        self.objects.append(x)
-        return {"t": "mine", "v": len(self.objects) - 1}
-
-    def pack_nodes(self, x: Any, kind: str) -> dict:
-        value, *links = NODES[kind]
-        order, rows = {id(x): 0}, []
-        todo = [x]
-        for node in todo:  # grows while it is walked; a cycle is walked once
-            row = [self.pack(getattr(node, value, None))]
-            for link in links:
-                other = getattr(node, link, None)
-                if other is not None and id(other) not in order:
-                    order[id(other)] = len(todo)
-                    todo.append(other)
-                row.append(None if other is None else order[id(other)])
-            rows.append(row)
-        return {"t": kind, "v": rows}
-
-    def unpack(self, x: Any) -> Any:
-        if isinstance(x, list):
-            return [self.unpack(v) for v in x]
-        if not isinstance(x, dict):
-            return x
-        tag, value = x["t"], x["v"]
-        if tag == "yours":
-            return self.objects[value]
-        if tag == "mine":
-            return Proxy(self, value)
-        if tag in NODES:
-            kind = (self.names or {}).get(tag, HELPERS[tag])
-            nodes = [kind.__new__(kind) for _ in value]
-            for node, row in zip(nodes, value):
-                for name, v, link in zip(NODES[tag], row, [False, True, True]):
-                    setattr(node, name, self.unpack(v) if not link else None if v is None else nodes[v])
-            return nodes[0]
-        if tag == "dict":
-            return {self.unpack(k): self.unpack(v) for k, v in value}
-        return TAGS[tag]([self.unpack(v) for v in value] if isinstance(value, list) else value)
-
-
-def library(module: str, name: str):
-    return getattr(__import__(module), name)
-
-
-TAGS = {"tuple": tuple, "set": set, "frozenset": frozenset, "bytes": lambda v: v.encode("latin-1"),
-        "bytearray": lambda v: bytearray(v, "latin-1"), "complex": lambda v: complex(*v), "range": lambda v: range(*v),
-        "deque": lambda v: library("collections", "deque")(v), "Fraction": lambda v: library("fractions", "Fraction")(v),
-        "Decimal": lambda v: library("decimal", "Decimal")(v), "date": lambda v: library("datetime", "date").fromisoformat(v),
-        "datetime": lambda v: library("datetime", "datetime").fromisoformat(v),
-        "timedelta": lambda v: library("datetime", "timedelta")(*v),
-        "ndarray": lambda v: library("numpy", "array")(v[1], dtype=v[0])}
-
-
-def restore(old: Any, new: Any) -> None:
-    """Copies back an argument that the call changed in place."""
-    if type(old) is not type(new):
-        return
-    if isinstance(old, (list, bytearray)):
-        old[:] = new
-    elif isinstance(old, (dict, set)):
-        old.clear()
-        old.update(new)
-    elif type(old).__name__ == "ndarray" and old.shape == new.shape:
-        old[...] = new
-    elif type(old).__name__ in NODES:
-        old.__dict__.update(new.__dict__)
-
-
-EXCEPTIONS: dict[str, type] = {}
-
-
-def exception(what: list[str], bases: list[str]) -> BaseException:
-    """What the program raised: a builtin exception as itself, one of its own as a class of that name and first builtin base."""
-    name, text = what
-    base = next((vars(builtins)[b] for b in bases if isinstance(vars(builtins).get(b), type)), Exception)
-    base = base if issubclass(base, (Exception, SystemExit)) else Exception
-    with contextlib.suppress(TypeError):  # UnicodeDecodeError wants five arguments
-        return base(text) if base.__name__ == name else EXCEPTIONS.setdefault(name, type(name, (base,), {}))(text)
-    return Exception(f"{name}: {text}")
-
-
-class Names(dict):
-    """The globals of a test. Names that the test, its helpers or builtins define are theirs; others are asked of the program."""
-
-    def __init__(self, peer: Peer, code: str, entry: str = ""):
-        super().__init__(HELPERS, __name__="test_solution", __builtins__=builtins)
-        self.peer, nodes = peer, list(ast.walk(ast.parse(code)))
-        used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - set(HELPERS)
-        used -= {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-        used -= {n.arg for n in nodes if isinstance(n, ast.arg)}
-        used -= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
-        imports = [n for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
-        used -= {(a.asname or a.name).split(".")[0] for n in imports for a in n.names}
-        common = {k: v for k, v in prelude().items() if k not in HELPERS}
-        called = used | ({entry} if entry else set())
-        self.trusted = {k: v for k, v in common.items() if isinstance(v, types.ModuleType)}
-        # The program is asked for names that nobody else has; where a test uses none, its function is called like one of the
-        # usual imports (`merge`, `gcd`), or else like a builtin. The remaining names are ours, whatever the program defines.
-        if called - set(common) - set(vars(builtins)):
-            self.trusted |= {k: v for k, v in common.items() if v is not getattr(operator, k, None)} | vars(builtins)
-        elif called & set(common) - set(self.trusted):
-            self.trusted |= vars(builtins)
-        self.common = common
-
-    def __missing__(self, name: str) -> Any:
-        if name in self.trusted:
-            value = self.trusted[name]
-        else:
-            try:
-                value = self.peer.request("name", name)
-            except KeyError:
-                value = self.common[name] if name in self.common else vars(builtins)[name]
-        self[name] = value
-        return value
-
-
-    def attribute(self, name: str) -> Any:
-        """`solution.name`, for tests that import the program as a module."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self.peer.request("name", name)
-
-
-def same(a: Any, b: Any, tolerance: float | None) -> bool:
-    """Equality of plain values; tuples count as lists, as in the published function tests."""
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k], tolerance) for k in a)
-    if tolerance is not None and all(isinstance(x, (int, float)) for x in (a, b)):
-        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
-    return type(a) is not Proxy and bool(a == b)
-
-
-def verify(test: dict, peer: Peer) -> int:
-    """The verifier's whole life: the data set's test code against the program on the other end; returns PASS, WRONG or ERROR."""
-    try:
-        peer.request("names")  # the program's own top level has run
-        if test["kind"] == "call":
-            return PASS if verify_call(test, peer) else WRONG
-        names = Names(peer, test["code"])
-        solution = types.ModuleType("solution")
-        solution.__getattr__ = names.attribute
-        sys.modules["solution"] = solution
-        if test["kind"] == "pytest":
-            return verify_pytest(test, peer, names, solution)
-        exec(compile(test["code"], "test.py", "exec", dont_inherit=True), names)
-        return PASS
-    except AssertionError:
-        traceback.print_exc(limit=-2)
-        return WRONG
-    except BaseException:
-        traceback.print_exc(limit=-2)
-        return ERROR
-    finally:
-        print(peer.failed, file=sys.stderr, flush=True)
-
-
-def verify_call(test: dict, peer: Peer) -> bool:
-    name, args, expected = test["fn_name"], test["args"], test["expected"]
-    program = peer.request("names")
-    # as LiveCodeBench does: Solution wherever there is one, since the prelude's names (heapq's merge) must not win over it
-    owner = peer.request("name", "Solution")() if "Solution" in program else None
-    function = peer.request("name", name) if owner is None else getattr(owner, name)
-    result = function(*args)
-    # APPS writes some expected values wrapped in a list of one
-    wrapped = isinstance(expected, list) and len(expected) == 1 and same(result, expected[0], test["tolerance"])
-    return same(result, expected, test["tolerance"]) or wrapped
-
-
-def verify_pytest(test: dict, peer: Peer, names: Names, solution: types.ModuleType) -> int:
-    """Runs the file by pytest; `from solution import *` gives the program's names. Every test must be reported as passed."""
-    import pytest
-
-    common = prelude()
-    public = [n for n in peer.request("names") if n not in vars(builtins) and n not in common]
-    solution.__all__ = [*common, *public]
-    solution.__dict__.update(common)
-    for name in public:
-        setattr(solution, name, names.attribute(name))
-    with open("test_solution.py", "w") as f:
-        f.write(test["code"])
-    outcomes = []
-
-    class Collect:
-        def pytest_runtest_logreport(self, report):
-            outcomes.append(report.outcome == "passed" or (report.when != "call" and report.outcome == "passed"))
-
-    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--rootdir", ".", "test_solution.py"], plugins=[Collect()])
-    return PASS if code == 0 and outcomes and all(outcomes) else WRONG
+        status = report(error)
+    leave(status, main)
 
 
 # ---------------------------------------------------------------------------------------------------- the caller's side
@@ -1015,7 +742,8 @@ class Zygote:
         command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote", *["--numpy"] * numpy]
         if outer == "firejail":
             command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown", *command]
-        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}  # one hash seed, so that a verdict can be repeated
+        # one hash seed, so that a verdict can be repeated; one malloc arena, since each takes 64 MB of address space
+        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
         environment |= {f"{k}_NUM_THREADS": "1" for k in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         self.outer, self.lock, self.number, self.pytest = outer, threading.Lock(), 0, False
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -1040,7 +768,7 @@ class Zygote:
             raise SandboxError("sandbox: the zygote did not start: " + " ".join(text.split()))
         os.close(me)
         os.close(log)
-        self.layers, self.landlock_abi = set(hello["layers"]), hello["landlock_abi"]
+        self.layers, self.hello = set(hello["layers"]), hello
 
     def execute(self, jobs: list[tuple[dict, list[int]]], channel: tuple, backstop_s: float) -> list[dict]:
         """Runs one program, or a program's child and its verifier (the last job, whose end ends the others); replies in order.
@@ -1053,7 +781,7 @@ class Zygote:
                 self.number += 1
             for end in channel:
                 end.close()
-            self.control.settimeout(backstop_s)
+            self.control.settimeout(min(backstop_s, 1e6))
             replies: dict[int, dict] = {}
             while len(replies) < len(jobs):
                 data = self.control.recv(65536)
@@ -1130,11 +858,13 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
 
 
 def capabilities(outer: str = "") -> dict[str, Any]:
-    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full` (all)."""
+    """Which layers are in force: a bool for each of LAYERS, `landlock_abi`, `firejail` (installed), `outer`, `full`
+    (all); `pytest`: whether {"pytest"} tests can run; `unreadable`: installed packages that programs cannot import."""
     zygote = zygote_for(outer)
     layers = {layer: layer in zygote.layers for layer in LAYERS}
     installed = any(os.access(os.path.join(p, "firejail"), os.X_OK) for p in os.get_exec_path())
-    return layers | {"landlock_abi": zygote.landlock_abi, "firejail": installed, "outer": outer, "full": all(layers.values())}
+    hello = {key: zygote.hello[key] for key in ("landlock_abi", "pytest", "unreadable")}
+    return layers | hello | {"firejail": installed, "outer": outer, "full": all(layers.values())}
 
 
 def memory_file(data: bytes = b"") -> int:
@@ -1151,9 +881,10 @@ class Program:
     def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
                  prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
-        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2, "memory_bytes": memory_mb << 20,
+        self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2,
+                       "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
-                       "dev_stdin": "/dev/stdin" in code, "scratch": ""}
+                       "dev_stdin": bool(OWN.search(code)), "scratch": ""}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
@@ -1177,11 +908,13 @@ class Program:
             if test is not None:
                 ours, theirs = channel = [stack.enter_context(end) for end in socket.socketpair()]
                 verr = new()
-                jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno()])
+                clock = new()
+                jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno(), clock])
                 spec = self.limits | {
-                    "mode": "verify", "prelude": True, "memory_bytes": 1 << 30, "cpu_s": self.limits["cpu_s"] + 10,
-                    "wall_s": STARVED * self.limits["wall_s"] + 10}  # it ends when the program's child does
-                jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno()]))
+                    "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30,
+                    "cpu_s": self.limits["cpu_s"] + 10,
+                    "wall_s": self.limits["wall_s"] + 1}  # times STARVED; it ends when the program's child does
+                jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno(), clock]))
             numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
             try:
                 zygote = zygote_for(self.outer, self.require, self.limits["processes"], numpy)
@@ -1190,7 +923,7 @@ class Program:
                         if test is not None and test["kind"] == "pytest" and not zygote.pytest:
                             zygote.pytest = bool(zygote.control.send(b'{"import": "pytest"}'))
                         replies = zygote.execute(jobs, channel, STARVED * self.limits["wall_s"] + 60)
-                    except SandboxError:
+                    except BaseException:  # it may be at work still: whoever comes next must not get its replies
                         zygote.process.kill()
                         zygote.close()
                         with LOCK:
@@ -1202,11 +935,13 @@ class Program:
             full = any(os.fstat(fd).st_size >= limit for fd in (out, err))
             stderr = contents(err, limit).decode("utf-8", "replace")
             status = "ok"
-            if reply["why"] in ("cpu", "wall") or reply["code"] == -signal.SIGXCPU:
+            # the verifier's too: it is the program's doing, or the test takes too long with it
+            if any(r["why"] in ("cpu", "wall") or r["code"] == -signal.SIGXCPU for r in replies):
                 status = "timeout"
             elif full:
                 status = "output_limit"
-            elif "MemoryError" in stderr[-500:] or (reply["code"] == -signal.SIGKILL and not reply["why"]):
+            elif reply["code"] == -signal.SIGKILL and not reply["why"] or (
+                    reply["code"] and "MemoryError" in stderr[-500:]):
                 status = "memory"  # SIGKILL that we did not send: the kernel was out of memory
             elif reply["code"] != 0:
                 status = "error"
@@ -1223,8 +958,9 @@ def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: 
 
     `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
     computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork (each process has the limits for itself). Raises
-    ValueError for a machine that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
+    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads
+    at a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
+    `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
         return program.once(stdin)[0]
@@ -1266,8 +1002,17 @@ def joined(text: Any) -> str:
     return "\n".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
-def as_cases(tests: dict) -> list[dict]:
-    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else."""
+def shown(text: str, most: int = 8000) -> str:
+    left, half = len(text) - most, most // 2
+    return text if left <= 0 else f"{text[:half]}\n... {left} characters ...\n{text[-half:]}"
+
+
+def as_cases(tests: dict | list[dict]) -> list[dict]:
+    """The tests of a ground truth in one of the published formats, one dict each; raises ValueError for anything else.
+
+    A list is taken for what this function gave: so the tests of a problem are parsed once, not for each program."""
+    if isinstance(tests, list) and tests and all(isinstance(test, dict) and "kind" in test for test in tests):
+        return tests
     if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
         raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
     if "inputs" in tests:
@@ -1275,6 +1020,8 @@ def as_cases(tests: dict) -> list[dict]:
         if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
             raise ValueError("sandbox: inputs and outputs must be lists of the same length, not empty")
         if not tests.get("fn_name"):
+            if None in inputs or None in outputs:
+                raise ValueError("sandbox: an input or output is null")
             return [{"kind": "stdin", "input": joined(i), "output": joined(o)} for i, o in zip(inputs, outputs)]
         cases = []
         for args, expected in zip(inputs, outputs):
@@ -1300,6 +1047,13 @@ def as_cases(tests: dict) -> list[dict]:
     return [{"kind": kind, "code": code} for code in codes]
 
 
+def check_tests(tests: dict) -> None:
+    """Raises ValueError for a ground truth with a test that can never call the program (all fail it); for loaders."""
+    for number, case in enumerate(as_cases(tests)):
+        if case["kind"] in ("functional", "pytest") and (why := never_calls(case["code"], case["kind"] == "pytest")):
+            raise ValueError(f"sandbox: {case['kind']} test {number + 1} can never call the program: {why}")
+
+
 def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int = 1024, max_tests: int | None = None,
               compare: str = "exact", tolerance: float | None = None, early_stop: str = "", wall_s: float | None = None,
               output_mb: float = 16, prelude: bool = True, outer: str = "", require: str = "") -> list[TestResult]:
@@ -1309,7 +1063,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
     of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
     `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
     see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined. Raises ValueError for tests in no published format."""
+    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests
+    in no published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -1317,6 +1072,10 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
         chosen = random.Random(json.dumps(tests, sort_keys=True)).sample(range(len(cases)), max_tests)
         cases = [cases[i] for i in sorted(chosen)]
     results: list[TestResult] = []
+    if any(case["kind"] == "pytest" for case in cases) and not capabilities(outer)["pytest"]:
+        raise ValueError("sandbox: the tests need pytest, which is not installed; pip install pytest")
+    if cases[0]["kind"] == "stdin" and compare != "livecodebench":  # which defines them for its stdin programs too
+        prelude = False
     with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1, prelude=prelude,
                  outer=outer, require=require) as program:
         for case in cases:
@@ -1329,11 +1088,13 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
                 passed = result.status == "ok" and same_output(result.stdout, case["output"], compare, tolerance)
                 status = "ok" if passed else "wrong" if result.status == "ok" else result.status
             else:
-                result, verdict = program.once("", case | {"tolerance": tolerance})
+                looks = "inspect" in code or "signature" in code
+                result, verdict = program.once("", case | {"tolerance": tolerance, "inspect": looks})
                 passed = verdict == PASS
                 why = "wrong" if verdict == WRONG else "memory" if "\nMemoryError" in result.stderr else "error"
                 status = "ok" if passed else why if result.status in ("ok", "error") else result.status
-            results.append(TestResult(passed, status, result.stdout, result.stderr, result.wall_s, result.cpu_s))
+            texts = shown(result.stdout), shown(result.stderr)  # whole, they would fill the memory of a worker
+            results.append(TestResult(passed, status, *texts, result.wall_s, result.cpu_s))
     return results
 
 

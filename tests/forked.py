@@ -1,19 +1,21 @@
 """Runs a stage as its command line does, in a process forked from one that has imported torch, transformers and the rest already:
 what a test pays for is the run, not the seconds of importing."""
 
+import ctypes
 import importlib.util
 import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from subprocess import CompletedProcess
 
 ROOT = Path(__file__).resolve().parent.parent
-PRELOAD = ["torch.distributed.checkpoint", "torch.distributed.fsdp", "transformers.models.qwen3.modeling_qwen3", "transformers.generation.utils",
-           "transformers.models.auto.modeling_auto", "accelerate", "datasets", "matplotlib.pyplot", "math_verify", "pebble", "rl_gppo", "sft", "eval"]
+PRELOAD = """torch.distributed.checkpoint torch.distributed.fsdp transformers.models.qwen3.modeling_qwen3 transformers.generation.utils
+transformers.models.auto.modeling_auto accelerate datasets matplotlib.pyplot math_verify pebble rl_gppo sft eval""".split()
 ENGINE = ["vllm", "vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen3"]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOAD)
@@ -33,8 +35,8 @@ def free_port() -> int:
 
 def world(rank: int, ranks: int, port: int) -> dict[str, str]:
     """What a launcher tells each of several CPU ranks on one machine."""
-    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
 
 
 def redirect(out: str, err: str) -> None:
@@ -68,7 +70,8 @@ def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def start(script: str, *flags, out, err=None, env: dict[str, str] | None = None, cwd=None, figures: bool = False) -> multiprocessing.Process:
+def start(script: str, *flags, out, err=None, env: dict[str, str] | None = None, cwd=None,
+          figures: bool = False) -> multiprocessing.Process:
     """`python SCRIPT.py FLAGS`, its output in files."""
     arguments = (script, list(map(str, flags)), str(out), str(err or out), env or {}, str(cwd or os.getcwd()), figures)
     process = FORK.Process(target=_stage, args=arguments)
@@ -76,14 +79,14 @@ def start(script: str, *flags, out, err=None, env: dict[str, str] | None = None,
     return process
 
 
-def run(script: str, *flags, ranks: int = 1, check: bool = True, env: dict[str, str] | None = None, cwd=None, figures: bool = False,
-        timeout: float = 300) -> CompletedProcess:
+def run(script: str, *flags, ranks: int = 1, check: bool = True, env: dict[str, str] | None = None, cwd=None,
+        figures: bool = False, timeout: float = 300) -> CompletedProcess:
     """The stage to its end; the output is that of all ranks."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        processes = [start(script, *flags, out=out, err=err, cwd=cwd, env=(env or {}) | (world(r, ranks, port) if ranks > 1 else {}), figures=figures)
-                     for r in range(ranks)]
+        environments = [(env or {}) | (world(rank, ranks, port) if ranks > 1 else {}) for rank in range(ranks)]
+        processes = [start(script, *flags, out=out, err=err, cwd=cwd, env=one, figures=figures) for one in environments]
         codes = wait(processes, timeout)
         done = CompletedProcess([script, *flags], max(codes, key=abs), out.read_text(), err.read_text())
     assert not check or done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}"
@@ -110,6 +113,30 @@ def _rank(function, rank: int, ranks: int, port: int, arguments: tuple) -> None:
     function(rank, *arguments)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def own_mounts() -> None:
+    """From here on what this process mounts is seen by it and by the processes that it forks alone; as an ordinary user too."""
+    global FORK
+    uid, gid = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x20000 | (0x10000000 if uid else 0)):  # CLONE_NEWNS, CLONE_NEWUSER
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")) if uid else ():
+        Path("/proc/self", name).write_text(text)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    FORK = multiprocessing.get_context("fork")
+
+
+def start_function(function, *arguments) -> multiprocessing.Process:
+    process = FORK.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def call(function, *arguments) -> None:
+    """function(*arguments) in a process of its own."""
+    assert wait([start_function(function, *arguments)]) == [0], f"{function.__name__} failed; its traceback is above"
 
 
 def spawn(function, *arguments, ranks: int = 2) -> None:

@@ -32,6 +32,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 import livecodebench_problems as lcb  # noqa: E402
 
 import eval as ev  # noqa: E402
+import forked  # noqa: E402
 import report  # noqa: E402
 import rewards  # noqa: E402
 import scores  # noqa: E402
@@ -47,25 +48,7 @@ def cfg(**knobs) -> ev.Config:
 
 
 def run(*flags, ranks: int = 1, check: bool = True, cwd=None) -> subprocess.CompletedProcess:
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} | {"OMP_NUM_THREADS": "1"}
-    command = PYTHON
-    if ranks > 1:
-        env["ACCELERATE_USE_CPU"] = "true"
-        launch = [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--multi_gpu",
-            "--num_processes",
-            str(ranks),
-            "--main_process_port",
-            "0",
-        ]
-        command = [*launch, str(ROOT / "eval.py")]
-    done = subprocess.run([*command, *map(str, flags)], capture_output=True, text=True, env=env, timeout=300, cwd=cwd)
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return forked.run("eval", *flags, ranks=ranks, check=check, cwd=cwd)
 
 
 @pytest.fixture(scope="session")
@@ -582,7 +565,9 @@ def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
             file.write(b'{"benchmark": "sums", "id": "3", "sam')
     assert stops == 3
     run(*flags, "--output_dir", tmp_path / "killed")
-    run(*flags, "--output_dir", tmp_path / "ranks", ranks=2)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    subprocess.run([*launch, ROOT / "eval.py", *map(str, flags), "--output_dir", tmp_path / "ranks"], check=True, timeout=300,
+                   env=os.environ | {"ACCELERATE_USE_CPU": "true"})
     for name in ("generations.jsonl", "results.json"):
         expected = (tmp_path / "whole" / name).read_bytes()
         assert (tmp_path / "killed" / name).read_bytes() == expected, f"killed: {name}"

@@ -4,17 +4,20 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from math_triples import hanging_triples, house_triples, triples
 
+import answers
 import rewards
 import sandbox
 from rewards import Job, Reward, RewardPool, Verifier, check, equivalent, extract_answer, score
@@ -205,6 +208,157 @@ def test_crash_and_memory_cost_only_themselves(monkeypatch):
             assert reward == ((-7.0, False, "verifier_error") if case in batch else (1.0, True, "correct")), case
 
 
+class Unloadable:
+    """Can be pickled, and not loaded."""
+
+    def __reduce__(self):
+        return getattr, ("text", "no such name")
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise RecursionError("no end")
+
+
+def accept(*_) -> Reward:
+    return Reward(1.0, True, "correct")
+
+
+def answer_42() -> int:
+    return 42
+
+
+def test_a_job_that_cannot_be_loaded_costs_itself_only(monkeypatch):
+    jobs = {"good": Job(accept, (1,)), "unloadable": Job(accept, (Unloadable(),)), "unpicklable": Job(accept, (Unpicklable(),)), "exits": Job(sys.exit, (0,)),
+            "returns": Job(answer_42, ())}
+    monkeypatch.setitem(rewards.VERIFIERS, "jobs", Verifier(lambda text, gold, options: jobs[text], check, False))
+    monkeypatch.setattr(rewards, "SAID", set())
+    with RewardPool(1) as pool, pytest.warns(UserWarning) as said:
+        names = ["good"] * 5 + ["unloadable"] + ["good"] * 5 + ["unpicklable", "exits", "returns"] + ["good"] * 10
+        found = pool.score_batch([item(name, "1", "jobs") for name in names])
+    assert [r.status for r in found] == ["correct" if name == "good" else "verifier_error" for name in names]
+    said = "\n".join(str(warning.message) for warning in said)
+    assert all(text in said for text in ("no such name", "no end", "SystemExit", "expected a Reward, got int"))
+    with RewardPool(1) as pool:
+        monkeypatch.setitem(rewards.VERIFIERS, "local", Verifier(lambda text, gold, options: Job(lambda: 1, ()), check, False))
+        with pytest.raises(ValueError, match="^rewards: local: the function of a Job cannot be sent to a worker .*--rewards$"):
+            pool.submit(item("x", "1", "local"))
+
+
+MAIN = """
+import sys
+sys.path.insert(0, {root!r})
+import rewards
+from rewards import Job, Reward, RewardPool, VERIFIERS, Verifier
+
+def length(text, wanted):
+    return Reward(1.0, True, "correct") if len(text) == wanted else Reward(-1.0, False, "wrong")
+
+VERIFIERS["length"] = Verifier(lambda text, gold, options: Job(length, (text, int(gold))), int, think=False)
+print("imported as", __name__)
+
+{guard}:
+    items = [dict(data_source="length", response="abc", ground_truth=str(k)) for k in (3, 4)]
+    items += [dict(data_source="math_verify", response=f"\\\\boxed{{{{1/{{k}}}}}}", ground_truth="1/3") for k in (3, 4)]
+    with RewardPool(1) as pool:
+        print([r.status for r in pool.score_batch(items)])
+"""
+
+
+def test_job_of_a_script(tmp_path):
+    """A function of the script that is __main__ is found by importing the script in the worker under its name."""
+    for guard, statuses in (('if __name__ == "__main__"', ["correct", "wrong"]), ("if True", ["verifier_error"] * 2)):
+        script = tmp_path / f"run_{len(guard)}.py"
+        script.write_text(MAIN.format(root=str(ROOT), guard=guard))
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+        assert f"{statuses + ['correct', 'wrong']}\n" in done.stdout, done.stderr
+        assert ("must start its RewardPool under" in done.stderr) == (guard == "if True")
+        assert f"imported as {script.stem}\n" in done.stdout
+
+
+REWARDS = """
+import rewards
+from rewards import Job, Reward, Verifier
+from helper_of_mine import wanted
+
+def slow(text, gold):
+    return Reward(0.25, False, "partial") if text == wanted + gold else Reward(-1.0, False, "wrong")
+
+{name} = Verifier(lambda text, gold, options: Job(slow, (text, gold)), str, think=False)
+"""
+
+
+@pytest.fixture
+def own_verifiers(monkeypatch):
+    monkeypatch.setattr(rewards, "VERIFIERS", dict(rewards.VERIFIERS))
+    monkeypatch.setattr(rewards, "FILES", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ['rewards.VERIFIERS["mine"]', "VERIFIERS = {}; VERIFIERS['mine']"])
+def test_rewards_file(tmp_path, own_verifiers, name):
+    """A user's file joins here and in every worker, with what it imports from beside it."""
+    (tmp_path / "helper_of_mine.py").write_text("wanted = 'so '")
+    (tmp_path / "my_rewards.py").write_text(REWARDS.format(name=name))
+    with RewardPool(2, rewards_file=str(tmp_path / "my_rewards.py")) as pool:
+        check("mine", "x")
+        found = pool.score_batch([item("so x", "x", "mine"), item("x", "x", "mine"), item("\\boxed{1/3}", "1/3")])
+    assert [r.score for r in found] == [0.25, -1.0, 1.0]
+    rewards.load(str(tmp_path / "my_rewards.py"))  # twice is once
+    assert rewards.FILES == [str(tmp_path / "my_rewards.py")]
+
+
+@pytest.mark.parametrize("name, text, said", [
+    ("none.py", None, "none.py: cannot be imported"), ("text.txt", "", "text.txt: cannot be imported"), ("my-rewards.py", "", "cannot be imported as 'my-rewards'"),
+    ("json.py", "x = 1", "cannot be imported as 'json'; expected a Python file with a name of its own"), ("rewards.py", "", "cannot be imported as 'rewards'"), ("own1.py", "\nx = 1 / 0", "own1.py:2: ZeroDivisionError"),
+    ("own2.py", "def f(:", "own2.py:1: SyntaxError"), ("own3.py", "\n\nimport missing_module", "own3.py:3: ModuleNotFoundError"), ("own4.py", "x = 1", "adds nothing to VERIFIERS"),
+    ("own5.py", "VERIFIERS = {'mine': print}", r"VERIFIERS\['mine'\] is no rewards.Verifier"), ("own6.py", "import sys\nsys.exit(3)", "own6.py:2: SystemExit")])
+def test_rewards_file_that_cannot_work(tmp_path, own_verifiers, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        rewards.load(str(tmp_path / name))
+    assert "\n" not in str(error.value) and rewards.FILES == []
+
+
+def test_exception_in_a_verifier_costs_its_row(monkeypatch):
+    def word_count(text, ground_truth, options):
+        return Reward(1.0, True, "correct") if len(text.split()) == int(ground_truth) else Reward(-1.0, False, "wrong")
+    monkeypatch.setitem(rewards.VERIFIERS, "word_count", Verifier(word_count, lambda gold: {}[gold], think=False))
+    monkeypatch.setattr(rewards, "SAID", set())
+    with pytest.warns(UserWarning, match="word_count: verifier_error, ValueError: invalid literal.*test_rewards.py:[0-9]+.*'forty'"):
+        assert score("word_count", "a b", "forty") == (-1.0, False, "verifier_error")
+    assert score("word_count", "a b", "2").correct
+    with pytest.raises(ValueError, match="KeyError: 'forty'.*test_rewards.py"):
+        check("word_count", "forty")  # any exception of a user's check is one of the row
+
+
+def test_which_verifier(monkeypatch):
+    """The exact name; else the longest known name in it, said once."""
+    monkeypatch.setattr(rewards, "VERIFIERS", dict(rewards.VERIFIERS))
+    monkeypatch.setattr(rewards, "SAID", set())
+    for name in ("math_verify_strict", "coder1_mine"):
+        rewards.VERIFIERS[name] = Verifier(None, None, think=name == "coder1_mine")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, verifier in rewards.VERIFIERS.items():
+            assert rewards.verifier_of(name) is verifier
+    for name, known in (("my/math_verify_strict-v2", "math_verify_strict"), ("x_coder1_longcot", "coder1_longcot"), ("my_math_longcot_math_verify", "math_longcot_math_verify")):
+        with pytest.warns(UserWarning, match=f"data_source '{name}' is not in VERIFIERS; judged as '{known}'"):
+            assert rewards.verifier_of(name) is rewards.VERIFIERS[known]
+
+
+@pytest.mark.parametrize("gold, answer", [("10^{10^{10}}", "5"), ("5", "9^{9^{9^{9}}}")])
+def test_score_is_bounded(gold, answer):
+    start = time.monotonic()
+    assert score("math_verify", f"\\boxed{{{answer}}}", gold).status in ("verifier_timeout", "verifier_error")
+    assert time.monotonic() - start < 120 and score("math_verify", "\\boxed{2/4}", "1/2").correct and not equivalent("1/3", "2/3")
+
+
 def test_idle_workers_killed():
     with RewardPool(2, timeout_s=10) as pool:
         assert pool.score_batch([item("\\boxed{1/3}", "\\frac13")])[0].correct
@@ -366,13 +520,97 @@ def test_which_program(no_zygote_left):
     gold, right = json.dumps(DOUBLE), "print(2 * int(input()))"
     assert rewards.program_of(block("1") + block("2") + "Output:\n```\n3\n```") == "2\n"
     assert rewards.program_of("```\n1\n```") == "1\n" and rewards.program_of("```cpp\n1\n```") == ""
-    assert rewards.program_of("text ```py\n1\n``` text") == "1\n" and rewards.program_of("```python\n1\n") == ""
+    assert rewards.program_of("text ```py\n1\n``` text") == "1\n"
     assert rewards.program_of("```python\n1\n```\n```cpp\n2\n```", any_language=True) == "2\n"
     assert score("coder1_longcot", block(right, think=False), gold) == (-1.0, False, "no_think_end")
     assert score("coder1_longcot", f"{block(right)}</think>", gold) == (0.0, False, "no_code")
     assert score("toy:code", block(right), gold).correct and score("coder1", block(right, think=False), gold).correct
     assert score("coder1", "no program", gold, code_reward="signed_pass_rate") == (-1.0, False, "no_code")
     assert score("coder1", "```python\n\n```", gold).status == "no_code"
+
+
+BLOCKS = [  # (response, program)
+    ("```py3\n1\n```", "1"), ("```python3.11\n1\n```", "1"), ("```Python 3\n1\n```", "1"), ('```python title="a.py"\n1\n```', "1"),
+    ("```{.python}\n1\n```", "1"), ("``` {.python .numberLines}\n1\n```", "1"), ("```python,editable\n1\n```", "1"), ("```PYTHON\n1\n```", "1"),
+    ("```python:main.py\n1\n```", "1"), ("~~~python\n1\n~~~", "1"), ("~~~\n1\n~~~", "1"), ("~~~python\ns = '```'\n~~~", "s = '```'"),
+    ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''"), ("1. Do:\n   ```python\n   if 1:\n       x\n   ```\n2. ok", "if 1:\n    x"),
+    ("- ```python\n  x\n  ```", "x"), ("1. ```python\n   if x:\n       y\n   ```", "if x:\n    y"), ("\t```python\n\tx\n\t```", "x"),
+    ("   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1"), ("text\r\n```python\r\nx\r\ny\r\n```\r\n", "x\ny"),
+    ("```python\nx\ny", "x\ny"), ("```python\nx\n```\nThen\n```python\nz\ny", "z\ny"), ("```python\ns = '```'\nprint(s)\n```", "s = '```'\nprint(s)"),
+    ('```python\ns = """\n```\ncode\n```\n"""\nprint(s)\n```\nbye', 's = """\n```\ncode\n```\n"""\nprint(s)'),
+    ("```python\ns = '''\n```\nbroken, then\n```python\n2\n```", "2"), ("```markdown\n```python\n1\n```\n```", "1"),
+    ("Use ```print(1)``` here\n```python\n2\n```", "2"), ("I write ``` as a fence\n```python\n1\n```", "1"), ("```python\nprint(1)```", "print(1)"),
+    ("```python\n1\n``` \nOutput:\n```\n3\n```", "1"), ("```python\n1\n```\nRun:\n```bash\npython a.py\n```", "1"), ("```\n1\n```", "1"),
+    ("```pycon\n>>> 1\n```", ""), ("```python-repl\n1\n```", ""), ("```python\n\n```", ""), ("```cpp\n1\n```", ""), ("none", ""), ("```", ""),
+    ("```python\n# a\u2028b\x0cc\n1\n```", "# a\u2028b\x0cc\n1"), ("> quoted\n\n* ~~~python\n  x\n  ~~~", "x"),
+    ("> ```python\n> def f(x):\n>     return x\n> ```", "def f(x):\n    return x"), ("```python\nbroken(\n\nWait, again:\n```python\nx\n```", "x"),
+    ("```sage\n1\n```", "1"), ("```jupyter-python\n1\n```", "1"), ("a ~~~ b\n```python\n1\n```", "1"), ("~~~\n```\n~~~\n```python\n1\n```", "1"),
+]
+
+
+@pytest.mark.parametrize("response, program", BLOCKS)
+def test_fenced_blocks(response, program):
+    assert rewards.program_of(response).strip() == program
+
+
+def test_fenced_blocks_in_time():
+    hostile = ["`" * 60000, "```" * 20000, "```a" * 20000, "```\n" * 15000, "```python\n'''\n```\n" * 4000, "`" * 30000 + "a", "~" * 60000, "> " * 30000,
+               "- " * 30000 + "x", "a```\n" * 12000, "```python\n'''\n" + "```\n" * 15000, "```python\n'''\n```\n'''\n" * 3000,
+               ("x" * 10 + "``` a b") * 5000, "1. " * 20000, "a:b" * 20000 + "=", "def " * 15000, "x" + "~" * 30000 + "`\n" * 9, "~" * 30000 + "`", '"""\n```\n' * 8000, "```python\n" + ("x" + " " * 8000 + "\n") * 7,
+               "1" * 60000, "1. " * 20000 + "```", "```python\nx\n```\n" * 4000, "```python\n" + "".join(f"def f{k}(): pass\n" for k in range(4000)), "```python\n" + " " * 60000 + "\n```"]
+    start = time.process_time()
+    for response in hostile:
+        rewards.program_of(response, entries=frozenset(["f"]))
+    assert time.process_time() - start < 20  # seconds for all; quadratic work would take minutes
+
+
+SOLUTION, USAGE = "```python\ndef plus(a, b):\n    return a + b\n```\n", "For example:\n```python\nprint(plus(1, 2))\nresult = plus(3, 4)\n```\n"
+
+
+@pytest.mark.parametrize("truth", [
+    {"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}, {"functional": "assert plus(1, 2) == 3"}, {"functional": ["result = plus(1, 2)\nassert result == 3"]},
+    {"functional": "def check(candidate):\n    assert candidate(1, 2) == 3\ncheck(plus)"}, {"pytest": "from solution import plus\ndef test_plus(): assert plus(1, 2) == 3"},
+    {"pytest": "from solution import *\ndef test_plus(): assert plus(1, 2) == 3"}, {"pytest": "import solution\ndef test_plus(): assert solution.plus(1, 2) == 3"}])
+def test_usage_example_does_not_replace_the_solution(truth, no_zygote_left):
+    test = "```python\ndef test_plus():\n    assert plus(1, 2) == 3\n```\n"
+    for response in (SOLUTION + USAGE, SOLUTION + test, SOLUTION.replace("+", "-") + SOLUTION + USAGE, SOLUTION + "```\nprint(plus(1, 2))\n```"):
+        job = rewards.code_answer(response, json.dumps(truth), rewards.Options())
+        assert job.args[0].strip() == "def plus(a, b):\n    return a + b", response
+    assert score("coder1", SOLUTION + USAGE, truth).correct
+    assert score("coder1", SOLUTION + SOLUTION.replace("+", "-"), truth).status == "wrong"  # the last one that defines it
+
+
+def test_usage_example_of_a_class():
+    response = "```python\nclass Solution:\n    def f(self, x): return x\n```\n```python\ns = Solution()\nprint(s.f(1))\n```"
+    for truth in ({"functional": "assert Solution().f(1) == 1"}, {"inputs": [[1]], "outputs": [1], "fn_name": "f"}):
+        assert rewards.code_answer(response, truth, rewards.Options()).args[0].startswith("class Solution")
+    names = answers.entries_of({"functional": "import math\nfor i in range(3): assert g(i, math.pi, key=lambda v: v) == [j for j in h(i)]\nclass T: pass\nT()"})
+    assert names == {"g", "h"}
+    assert rewards.program_of("```python\nx = 1\n```\n```python\ny = 2\n```", entries=frozenset(["f"])) == "y = 2\n"  # nobody defines it
+
+
+def test_tests_are_parsed_once_a_problem(monkeypatch):
+    """Not once a response: neither here nor in a worker, which gets them as one pickle."""
+    parsed = []
+    monkeypatch.setattr(sandbox, "as_cases", lambda tests, real=sandbox.as_cases: parsed.append(1) or real(tests))
+    monkeypatch.setattr(sandbox, "run_tests", lambda code, tests, **limits: [sandbox.TestResult(True, "ok") for _ in tests])
+    truth = json.dumps({"inputs": ["[1]\n2", "[3]\n4"] * 10, "outputs": ["1"] * 20, "fn_name": "f"})
+    for source, tests in (("coder1", 16), ("livecodebench", 20)):
+        parsed.clear()
+        jobs = [rewards.prepare(source, block(f"x = {k}"), truth, "", rewards.Options()) for k in range(5)]
+        assert all(job.args[1] is jobs[0].args[1] for job in jobs) and len(jobs[0].args[1]["inputs"]) == tests
+        there = [pickle.loads(pickle.dumps(job.args)) for job in jobs]
+        assert all(args[1] is there[0][1] for args in there) and there[0][1] == jobs[0].args[1]
+        assert [rewards.run_program(*args).correct for args in there] == [True] * 5 and len(parsed) == 1
+
+
+def test_guard_against_the_sandbox_counts_tests():
+    """As long as the sandbox may need, on a loaded machine too, and no longer: once it counted the letters of a test."""
+    text = "assert plus(1, 2) == 3\n" * 200
+    guards = [rewards.code_answer(SOLUTION, truth, rewards.Options()).timeout_s for truth in (
+        {"functional": text}, {"functional": [text]}, {"pytest": "from solution import plus\ndef test(): assert plus(1, 2)"}, {"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"})]
+    assert len(set(guards)) == 1 and sandbox.STARVED * 17 < guards[0] < 1000
+    assert rewards.code_answer(SOLUTION, {"functional": [text] * 16}, rewards.Options()).timeout_s > 10 * guards[0]
 
 
 def test_same_tests_for_the_group():
@@ -409,6 +647,53 @@ def test_unusable_code_ground_truth(truth):
     with pytest.raises(ValueError, match="^code ground truth.*expected .*functional") as error:
         check("coder1_longcot", truth)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("truth, said", [
+    ({"inputs": None, "functional": "assert f(1)"}, "inputs"), ({"functional": None, "pytest": "from solution import f\ndef test(): assert f(1)"}, "functional"),
+    ({"functional": "assert f(1"}, "parse"), ({"functional": ["assert f(1)", "assert (f(1)"]}, "parse"), ({"pytest": "def test(:"}, "parse"),
+    ({"timeout": "5"}, "timeout"), ({"timeout": -1}, "timeout"), ({"timeout": 1e9}, "timeout"), ({"timeout": True}, "timeout"), ({"timeout": [5]}, "timeout"),
+    ({"max_test_cases": "3"}, "max_test_cases"), ({"max_test_cases": -3}, "max_test_cases"), ({"max_test_cases": 1.5}, "max_test_cases"),
+    ({"inputs": ["[1, 2"], "outputs": ["1"], "fn_name": "f"}, "JSON"), ({"inputs": [None], "outputs": ["1"]}, "null"), ({"inputs": ["1"], "outputs": [None]}, "null")])
+def test_rows_that_would_fail_later_are_refused(truth, said):
+    truth = truth if truth.keys() & {"inputs", "functional", "pytest"} else DOUBLE | truth
+    with pytest.raises(ValueError, match=f"^code ground truth.*{said}") as error:
+        check("coder1", json.dumps(truth))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("more", [{"timeout": 3}, {"timeout": 0.5}, {"timeout": None}, {"max_test_cases": 2}, {"max_test_cases": None}, {"fn_name": None}])
+def test_rows_that_are_fine(more, no_zygote_left):
+    check("coder1", json.dumps(DOUBLE | more))
+    assert score("coder1", block("print(2 * int(input()))"), json.dumps(DOUBLE | more)).correct
+
+
+def test_a_machine_that_would_fail_right_programs_is_refused(monkeypatch):
+    for able, said in (({"pytest": False, "unreadable": []}, "pytest, which is not installed; pip install pytest"),
+                       ({"pytest": True, "unreadable": ["/home/me/lib/site-packages/numpy"]}, "cannot import /home/me/.*/numpy.*chmod -R go")):
+        rewards.sandbox_works.cache_clear()
+        monkeypatch.setattr(sandbox, "capabilities", lambda able=able: able)
+        with pytest.raises(ValueError, match=said):
+            check("coder1", {"pytest": "from solution import f\ndef test_f(): assert f(1)"})
+        if not able["unreadable"]:
+            check("coder1", DOUBLE)
+    rewards.sandbox_works.cache_clear()
+
+
+def test_a_row_that_fails_costs_itself_only():
+    """A timeout too long for the clock once left the answers of all programs after it shifted by one."""
+    good = item(block("print(2 * int(input()))"), json.dumps(DOUBLE), "coder1")
+    with RewardPool(1) as pool:
+        found = pool.score_batch([good, good | {"ground_truth": json.dumps(DOUBLE | {"timeout": 1e9})}, *[good] * 8])
+    assert [r.status for r in found] == ["correct", "verifier_error", *["correct"] * 8]
+
+
+def test_a_program_that_dozes_is_no_failure_of_the_verifier():
+    """A little work and much sleep for ever looks like a program on an overloaded machine; it must not leave the batch."""
+    doze = "import time\nwhile True:\n    end = time.process_time() + 0.004\n    while time.process_time() < end: pass\n    time.sleep(0.09)"
+    with RewardPool(1) as pool:
+        found = pool.score_batch([item(block(doze), json.dumps({"inputs": ["1"], "outputs": ["2"], "timeout": 0.5}), "coder1")])
+    assert found == [(0.0, False, "wrong")]
 
 
 def test_livecodebench(no_zygote_left):

