@@ -351,7 +351,7 @@ def vllm_server(model: Path, log: Path):
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(list(map(str, command)), stdout=log.open("w"), stderr=subprocess.STDOUT, env=env,
                                start_new_session=True)
-    for _ in range(1200):
+    for _ in range(2400):
         assert process.poll() is None, log.read_text()[-3000:]
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
