@@ -968,7 +968,7 @@ def main(argv: list[str] | None = None) -> None:
     if cfg.compare:
         a, _, b = cfg.compare.partition(",")
         return print(compare(Path(a), Path(b)) if b else die("compare needs two folders: --compare A B"))
-    if WORLD_SIZE > 1 and cfg.engine != "api":  # a rank sees its own GPUs; the launcher's variables are not its engine's
+    if WORLD_SIZE > 1 and cfg.engine != "api":  # a rank sees its own GPUs, its engine none of the launcher's variables
         os.environ["CUDA_VISIBLE_DEVICES"] = own_gpus(
             LOCAL_RANK, LOCAL_RANKS, cfg.tensor_parallel, os.environ.get("CUDA_VISIBLE_DEVICES"))
         for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):

@@ -352,7 +352,8 @@ class Job(NamedTuple):
     cpu_s: float
     wall_s: float
     ready: int  # pipe: a byte comes when the child is confined
-    clock: int = -1  # WAITS: a verifier, which may wait as long as its program may compute; or a memory file of a verifier: seconds that it has waited for this program, and since when it waits
+    clock: int = -1  # WAITS: a verifier, which waits as long as its program computes; of that program: a memory file with the
+    # seconds that its verifier has waited for it, and since when it waits
 
 
 WAITS = -2
@@ -476,7 +477,8 @@ def zygote_main() -> None:
         for fd, job in list(jobs.items()):
             used, wall = cpu_used(job.pid), wall_used(job, time.monotonic())
             why = "cpu" if used >= job.cpu_s else "wall" if wall >= job.wall_s * STARVED else ""
-            if wall >= looks[fd][0] and not why and job.clock != WAITS:  # does it sleep, or is the machine busy? load must decide no verdict
+            # does it sleep, or is the machine busy? load must decide no verdict
+            if wall >= looks[fd][0] and not why and job.clock != WAITS:
                 _, before, load = looks[fd]
                 looks[fd] = wall + job.wall_s, used, slowdown()
                 why = "wall" if (used - before) * max(load, looks[fd][2]) < 0.3 * job.wall_s else ""

@@ -1,13 +1,13 @@
-"""The embedded default: a 0.8M-parameter Qwen3, its character tokenizer, and toy problems, all made in seconds, no downloads.
+"""The embedded default: a 0.8M-parameter Qwen3, its character tokenizer and toy problems, all made in seconds.
 
     toy:math   "3+8+5+9+2="  ->  <think>3+8=11,11+5=16,16+9=25,25+2=27</think>\\boxed{27}
     toy:code   "Read a, b. Print max plus 123."  ->  <think>...</think> and a Python program
 
-`prepare` makes the model and warms it up by sft.py on traces of which about half are wrong, by mistakes of a few kinds (a
-forgotten term, a forgotten carry; a wrong function, a forgotten constant). The model learns the right procedure and the
-mistakes alike, so it answers about half of the problems and RL has something to sharpen. The knobs of difficulty are
-`terms` and `digits` of the numbers; that of exploration is `right`, the share of right traces (with few of them RL must
-find the right answers first). They are part of the name, as in train_file: toy:math-terms=7-digits=2-right=0.2.
+`prepare` makes the model and warms it up by sft.py on traces of which about half are wrong, by mistakes of a few kinds
+(a forgotten term, a forgotten carry; a wrong function, a forgotten constant). The model learns the right procedure and
+the mistakes alike, so it answers about half of the problems and RL has something to sharpen. The knobs of difficulty
+are `terms` and `digits` of the numbers; that of exploration is `right`, the share of right traces (with few of them RL
+must find the right answers first). They are part of the name, as in train_file: toy:math-terms=7-digits=2-right=0.2.
 """
 
 import fcntl
@@ -22,11 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KINDS = ("math", "code")
-CHAT_TEMPLATE = "{% for m in messages %}{{ m['content'] + (eos_token if m['role'] == 'assistant' else '\n') }}{% endfor %}"
+CHAT_TEMPLATE = ("{% for m in messages %}{{ m['content'] + (eos_token if m['role'] == 'assistant' else '\n') }}"
+                 "{% endfor %}")
 
 
 def make_model(folder: str, seed: int = 0) -> str:
-    """Writes an untrained 0.8M-parameter Qwen3 and a character tokenizer as a Hugging Face folder; returns the folder."""
+    """Writes an untrained 0.8M-parameter Qwen3 and a character tokenizer as a Hugging Face folder; returns it."""
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -49,7 +50,7 @@ def make_model(folder: str, seed: int = 0) -> str:
     return folder
 
 
-# ------------------------------------------------------------------------------------------------------------------ math
+# ----------------------------------------------------------------------------------------------------------------- math
 def add(a: int, b: int, carry: bool = True) -> int:
     """a + b; without carries every digit is added on its own (7 + 5 = 2), the classic mistake."""
     if carry:
@@ -67,7 +68,8 @@ def math_problem(rng: random.Random, terms: int, digits: int) -> tuple[str, list
 
 def math_trace(numbers: list[int], rng: random.Random, right: bool) -> str:
     """A reasoning trace by partial sums; a wrong one forgets the carries of one sum or the last term."""
-    carries = [i for i in range(1, len(numbers)) if add(sum(numbers[:i]), numbers[i], carry=False) != sum(numbers[:i + 1])]
+    carries = [i for i in range(1, len(numbers))
+               if add(sum(numbers[:i]), numbers[i], carry=False) != sum(numbers[:i + 1])]
     at = rng.choice(carries) if carries and not right and rng.random() < 0.5 else None
     forget = not right and at is None
     total, steps = numbers[0], []
@@ -78,7 +80,7 @@ def math_trace(numbers: list[int], rng: random.Random, right: bool) -> str:
     return f"<think>{','.join(steps)}</think>\\boxed{{{total}}}"
 
 
-# ------------------------------------------------------------------------------------------------------------------ code
+# ----------------------------------------------------------------------------------------------------------------- code
 FUNCTIONS = {  # word -> (expression, what a careless programmer writes instead: right for some inputs)
     "max": ("max(a,b)", ["a", "min(a,b)", "b"]),
     "min": ("min(a,b)", ["a", "max(a,b)", "b"]),
@@ -86,7 +88,7 @@ FUNCTIONS = {  # word -> (expression, what a careless programmer writes instead:
     "sub": ("a-b", ["b-a", "abs(a-b)"]),
     "gap": ("abs(a-b)", ["a-b", "b-a"]),
     "mul": ("a*b", ["a+b", "abs(a*b)"]),
-}  # words of one length and constants of one length: a tiny model learns to copy from fixed places in seconds, else in minutes
+}  # words of one length, constants of one length: a tiny model learns to copy from fixed places in seconds, not minutes
 
 
 def code_problem(rng: random.Random, digits: int) -> tuple[str, tuple[str, int]]:
@@ -110,12 +112,13 @@ def code_tests(task: tuple[str, int], rng: random.Random, count: int = 8) -> str
     return json.dumps({"inputs": [f"{a} {b}" for a, b in pairs], "outputs": outputs})
 
 
-# ------------------------------------------------------------------------------------------------------------------ rows
+# ----------------------------------------------------------------------------------------------------------------- rows
 DIFFICULTY = {"math": {"terms": 5, "digits": 1}, "code": {"digits": 3}}  # the default of every knob
 
 
 def parse(kind: str) -> tuple[str, dict[str, int], float | None]:
-    """"math-terms=7-right=0.2" -> ("math", {"terms": 7, "digits": 1}, 0.2). Raises ValueError, one line, for what is unknown."""
+    """"math-terms=7-right=0.2" -> ("math", {"terms": 7, "digits": 1}, 0.2). Raises ValueError, one line, for what is
+    unknown."""
     name, *knobs = kind.split("-")
     if name not in KINDS:
         raise ValueError(f"toy:{kind} is unknown; there are {' and '.join(f'toy:{k}' for k in KINDS)}")
@@ -131,13 +134,14 @@ def parse(kind: str) -> tuple[str, dict[str, int], float | None]:
                 raise ValueError
         except ValueError:
             knobs = "=N, ".join(difficulty)
-            raise ValueError(f"toy:{kind}: {knob!r} is no knob of toy:{name}; there are {knobs}=N and right=SHARE") from None
+            message = f"toy:{kind}: {knob!r} is no knob of toy:{name}; there are {knobs}=N and right=SHARE"
+            raise ValueError(message) from None
     return name, difficulty, right
 
 
 def problems(kind: str, n: int, seed: int, split: str, **difficulty) -> Iterator[tuple[str, object]]:
-    """Up to n different problems (question, task) of a split. The split of a problem is decided by a hash of its text, so that
-    no held-out problem is ever trained on, whatever the seed."""
+    """Up to n different problems (question, task) of a split. The split of a problem is decided by a hash of its text,
+    so that no held-out problem is ever trained on, whatever the seed."""
     name, knobs, _ = parse(kind)
     make, rng, seen = {"math": math_problem, "code": code_problem}[name], random.Random(f"{name} {split} {seed}"), set()
     for _ in range(100 * n):
@@ -150,7 +154,8 @@ def problems(kind: str, n: int, seed: int, split: str, **difficulty) -> Iterator
 
 
 def sft_rows(kind: str, n: int, seed: int = 0, right: float | None = None, **difficulty) -> list[dict]:
-    """n rows {"messages"} of reasoning traces, a share `right` (0.5) of them right; problems repeat once all were used."""
+    """n rows {"messages"} of reasoning traces, a share `right` (0.5) of them right; problems repeat once all were
+    used."""
     name, _, share = parse(kind)
     right = next(value for value in (right, share, 0.5) if value is not None)
     rng, trace = random.Random(f"traces {name} {seed}"), {"math": math_trace, "code": code_trace}[name]
@@ -179,8 +184,8 @@ SFT_TRACES = {"math": 12288, "code": 4096}
 
 
 def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None = None) -> str:
-    """The model warmed up by sft.py on toy traces: FOLDER/sft/final; made once, also when several processes ask at a time.
-    Raises ValueError for an unknown kind, or if sft.py fails."""
+    """The model warmed up by sft.py on toy traces: FOLDER/sft/final; made once, also when several processes ask at a
+    time. Raises ValueError for an unknown kind, or if sft.py fails."""
     out, (name, _, share) = Path(folder), parse(kind)
     right = next(value for value in (right, share, 0.5) if value is not None)
     final = out / "sft" / "final"
@@ -189,8 +194,8 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None 
         fcntl.flock(lock, fcntl.LOCK_EX)
         if final.exists():  # sft.py renames it into place, so it is whole
             return str(final)
-        print(f"toy: making a 0.8M-parameter model and warming it up by sft.py on {SFT_TRACES[name]} traces of toy:{kind} "
-              f"(about {right:.0%} of them right) in {out}", flush=True)
+        print(f"toy: making a 0.8M-parameter model and warming it up by sft.py on {SFT_TRACES[name]} traces of "
+              f"toy:{kind} (about {right:.0%} of them right) in {out}", flush=True)
         shutil.rmtree(out / "sft", ignore_errors=True)  # a warm-up that was interrupted
         make_model(str(out / "init"), seed)
         with (out / "traces.jsonl").open("w") as file:
@@ -203,5 +208,5 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None 
         command = [sys.executable, str(Path(__file__).parent / "sft.py"), "--model", str(out / "init"),
                    "--train_file", str(out / "traces.jsonl"), "--output_dir", str(out / "sft"), *SFT_FLAGS[name]]
         if subprocess.run(command, env=env).returncode:
-            raise ValueError(f"toy: the warm-up by sft.py failed (its message is above); its files are in {out / 'sft'}")
+            raise ValueError(f"toy: the warm-up by sft.py failed (see its message above); its files are in {out / 'sft'}")
     return str(final)

@@ -1,11 +1,12 @@
 """Scoring throughput, and report.html in a real browser, at the size of AIME with avg@64: 30 problems x 64 samples of
-60,000 characters. Needs Chromium (Debian: apt-get install chromium); it is driven over its DevTools pipe, without a driver.
+60,000 characters. Needs Chromium (Debian: apt-get install chromium); it is driven over its DevTools pipe, without a
+driver.
 
     python benchmarks/eval_report.py [--rows AIME.jsonl] [--out runs/eval_report] [--chromium chromium]
 
-Prints a table: scoring time, file size, time until the tables are painted, until the whole file is read, median and worst
-time to open a sample (unpacked, laid out, next frame painted), to unfold its thinking, console errors, and whether
-hostile responses ran script. Writes screenshot.png and sample.png. Exit code 1 if a limit is missed.
+Prints a table: scoring time, file size, time until the tables are painted, until the whole file is read, median and
+worst time to open a sample (unpacked, laid out, next frame painted), to unfold its thinking, console errors, and
+whether hostile responses ran script. Writes screenshot.png and sample.png. Exit code 1 if a limit is missed.
 """
 
 import argparse

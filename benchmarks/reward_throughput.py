@@ -2,10 +2,11 @@
 
     python benchmarks/reward_throughput.py [--workers 2] [--rows MATH.jsonl]     # RL rows; a dozen of our own without
 
-Four batches: 1,024 responses of 20,000 characters where every answer is different and needs math_verify (fractions, radicals,
-expressions, intervals; one in eight has no box); a step of the published run, 128 MATH problems x 8, half of the answers right;
-the same with integers; and 30 problems x 64 responses of 60,000 characters as in avg@64 on AIME, the answers as spread as a
-model's. Each line also says what plain math_verify takes for the whole texts in one process (extrapolated from 64 of them).
+Four batches: 1,024 responses of 20,000 characters where every answer is different and needs math_verify (fractions,
+radicals, expressions, intervals; one in eight has no box); a step of the published run, 128 MATH problems x 8, half of
+the answers right; the same with integers; and 30 problems x 64 responses of 60,000 characters as in avg@64 on AIME, the
+answers as spread as a model's. Each line also says what plain math_verify takes for the whole texts in one process
+(extrapolated from 64 of them).
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""How fast the code sandbox is: programs of 16 small stdin tests a second, against one Firejail (or one bare python) per test.
+"""How fast the code sandbox is: programs of 16 small stdin tests a second, against one Firejail (or one bare python)
+per test.
 
-    python benchmarks/sandbox_throughput.py            # table, batch of 1,024, figures/sandbox_throughput.png; 4 minutes
-    python benchmarks/sandbox_throughput.py --quick    # shorter rounds, batch of 128
+    python benchmarks/sandbox_throughput.py            # table, batch of 1,024, figures/sandbox_throughput.png; 4
+    minutes python benchmarks/sandbox_throughput.py --quick    # shorter rounds, batch of 128
     python benchmarks/sandbox_throughput.py --leaks    # 10,000 executions in one process: memory and descriptors
 
-The ways are interleaved in rounds on the same machine, so that its other load hits all of them; the ratios are those of the
-medians. As root and as an ordinary user. "one Firejail per test" is what the released system does: `firejail --quiet --noprofile
+The ways are interleaved in rounds on the same machine, so that its other load hits all of them; the ratios are those of
+the medians. As root and as an ordinary user. "one Firejail per test" is what the released system does: `firejail
+--quiet --noprofile
 --net=none python prog.py`, the program importing numpy first."""
 
 import argparse
@@ -89,7 +91,8 @@ def rounds(pool, count: int, programs: int) -> dict[str, list[float]]:
 
 
 def hanging_batch(pool, programs: int, single: float) -> tuple[float, float]:
-    """(seconds, ideal seconds) of a batch of which 5 % hang. Ideal: the work (2 CPU seconds a hang) spread evenly, no loss."""
+    """(seconds, ideal seconds) of a batch of which 5 % hang. Ideal: the work (2 CPU seconds a hang) spread evenly, no
+    loss."""
     hangs = programs // 20
     jobs = [(HANG if i % 20 == 7 else PROGRAM, "") for i in range(programs)]
     hangs = sum(code == HANG for code, _ in jobs)

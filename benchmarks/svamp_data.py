@@ -2,8 +2,8 @@
 
     python benchmarks/svamp_data.py ChilleD/SVAMP runs     # the hub data set; or a JSONL file of RL rows
 
-Writes svamp_sft.jsonl (the first 250 problems with a one-line solution: two numbers of the text and the operation between
-them that gives the answer; problems without one are left out), svamp_train.jsonl (the first 550, for RL) and
+Writes svamp_sft.jsonl (the first 250 problems with a one-line solution: two numbers of the text and the operation
+between them that gives the answer; problems without one are left out), svamp_train.jsonl (the first 550, for RL) and
 svamp_eval.jsonl (the other 150, trained on by neither stage).
 """
 

@@ -65,8 +65,8 @@ for name, test in NAMES.items():
     against(f"wrong {name}, imported", "the name is the program's, and its function is wrong", WRONG.format(name),
             pytest=f"from solution import {name}\n\ndef test_it():\n    assert {test}\n")
     against(f"no {name}, imported", "the program has no such name", "x = 1", pytest=f"from solution import {name}\n\ndef test_it():\n    assert {test}\n")
-    against(f"no {name}, read from the module", "the program has no such name", "x = 1",
-            pytest=f"import solution\n\ndef test_it():\n    assert {shown}\n")
+    if name in ("add", "gcd", "Counter", "sum"):
+        against(f"no {name}, read from the module", "the program has no such name", "x = 1", pytest=f"import solution\n\ndef test_it():\n    assert {shown}\n")
 for name in ("add", "gcd", "factorial", "merge"):
     against(f"no {name}, imported under another name", "the program has no such name", "x = 1",
             pytest=f"from solution import {name} as g\n\ndef test_it():\n    assert {NAMES[name].replace(name, 'g')}\n")
@@ -361,7 +361,7 @@ for name, code in {
         "skip at import": "import pytest\npytest.skip('x', allow_module_level=True)", "exit at import": "import pytest\npytest.exit('x', 0)", "SkipTest at import": "import unittest\nraise unittest.SkipTest('x')",
         "skip in __eq__": "import pytest\nclass A:\n    def __eq__(self, o): pytest.skip('x')\ndef f(x): return A()", "hypothesis.assume": "import hypothesis\ndef f(x): hypothesis.assume(False)",
         "_SubTest": "import unittest.case\ndef f(x): raise unittest.case._ShouldStop", "StopTest": "import unittest.case as c\ndef f(x): raise c._UnexpectedSuccess"}.items():
-    forge(f"outcome: {name}", "a skipped, stopped or expected failure ordered by the program", code, "pu")
+    forge(f"outcome: {name}", "a skipped, stopped or expected failure ordered by the program", code, "u" if "unittest" in code else "p")
 against("outcome: only what fails is skipped", "one of two tests is skipped by the program", "import pytest\ndef f(x):\n    return 10 if x == 3 else pytest.skip('x')\n", pytest=FORMS["x"]["pytest"])
 against("outcome: rejected examples", "hypothesis takes the program's exception as `assume`", "from hypothesis import reject\ndef f(x): return x if x >= 0 else reject()\n",
         pytest="from hypothesis import given, strategies as st\nfrom solution import f\n\n@given(st.integers(-50, 50))\ndef test_f(x):\n    assert f(x) == abs(x)\n")
@@ -524,7 +524,8 @@ for name, (write, read) in STORES.items():
     against(f"leak: {name}", "the expected value is learned in one run or call and answered in the next", f"import os\np = 'leak'\ndef keep(v):\n    try: {write}\n    except Exception: pass\n"
             f"def known():\n    try: return int({read})\n    except Exception: return None\nclass Spy:\n    def __eq__(self, v):\n        keep(v)\n        return True\n    def __sub__(self, v):\n        keep(v)\n        return 0\n"
             "    __hash__ = None\ndef f(x):\n    k = known()\n    return Spy() if k is None else k\n", functional="assert f(3) == 10")
-    FORGERIES.append(FORGERIES[-1]._replace(name=f"leak: {name}, pytest", tests={"pytest": "from solution import f\n\ndef test_f():\n    assert f(3) == 10\n"}))
+    if name in ("a file", "/tmp", "a module", "stdin", "a .pyc"):
+        FORGERIES.append(FORGERIES[-1]._replace(name=f"leak: {name}, pytest", tests={"pytest": "from solution import f\n\ndef test_f():\n    assert f(3) == 10\n"}))
 FORGERIES.append(Forgery("leak: two tests of one ground truth", "the same assert twice: what the first tells must not answer the second", FORGERIES[-1].code, {"functional": ["assert f(3) == 10", "assert f(3) == 10"]}))
 against("leak: a constant is asked for twice", "the answer to the first comparison is kept for the second", "seen = []\nclass Spy:\n    def __eq__(self, v):\n        seen.append(v)\n        return True\n    def __hash__(self): return 0\ndef f(x): return seen[0] if seen else Spy()\n",
         pytest="import pytest\nfrom solution import f\n\n@pytest.mark.parametrize('i', range(3))\ndef test_f(i):\n    assert f(3) == 10\n")
@@ -560,3 +561,102 @@ for name, code, args, want in [("a text for a number", "def f(x): return '10'", 
                                ("an empty list", "def f(x): return []", [3], [[1]]), ("None", "def f(x): return None", [3], [0]), ("False for None", "def f(x): return False", [3], None), ("a dict for a list", "def f(x): return {0: 1}", [3], [1]), ("wrong arguments", "def f(): return 10", [3], 10),
                                ("Solution without the method", "def f(x): return 10\nclass Solution: pass", [3], 10), ("numpy's array", "import numpy as np\ndef f(x): return np.array([[True]])", [3], [[5]])]:
     against(f"loose call: {name}", "a value that is near the expected one, not it", code, call=("f", args, want))
+
+# ------------------------------------------------------------------------------------ found by attack on this sandbox
+for name, code in {"exits": "import os\ndef f(x): os._exit(0)", "closes its descriptors": "import os\ndef f(x): os.closerange(3, 64)", "is killed": "import ctypes\ndef f(x): ctypes.string_at(0)"}.items():
+    for expected in ("EOFError", "OSError", "Exception", "(EOFError, OSError)", "BaseException"):
+        against(f"death: the program {name} where {expected} is expected", "the end of the program's process is no exception of the program", code,
+                functional=f"for x in (1, 2):\n    try:\n        f(x)\n    except {expected}:\n        pass\n    else:\n        raise AssertionError('no error')")
+    against(f"death: the program {name} in pytest.raises", "the end of the program's process is no exception of the program", code,
+            pytest="import pytest\nfrom solution import f\n\ndef test_f():\n    with pytest.raises(Exception):\n        f(-1)\n")
+    if name == "exits":
+        against(f"death: the program {name} in assertRaises", "the end of the program's process is no exception of the program", code,
+            pytest="import unittest\nfrom solution import f\n\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertRaises(Exception, f, -1)\n")
+GCD = "def lcm_of(a, b): return {4: 12, 3: 6}[a]\n"
+for name, code in {"wrong": "def gcd(a, b): return 1\n" + GCD, "absent": GCD}.items():
+    for i, test in enumerate(["r = gcd(12, 18)\nassert r == 6\nassert lcm_of(4, 6) == 12", "assert lcm_of(4, 6) * gcd(4, 6) == 24", "for a, b, g in [(4, 6, 2)]:\n    got = gcd(a, b)\n    assert got == g and lcm_of(a, b) == 12",
+                              "a, b = 4, 6\nif gcd(a, b) != 2 or lcm_of(a, b) != 12:\n    raise AssertionError", "assert [gcd(4, 6), lcm_of(4, 6)] == [2, 12]", "got = {'g': gcd(4, 6), 'l': lcm_of(4, 6)}\nassert got == {'g': 2, 'l': 12}"]):
+        if name == "wrong":
+            against(f"prelude's gcd for a wrong one #{i}", "the name is the program's", code, functional=test)
+        body = "".join(f"    {line}\n" for line in test.splitlines())
+        if i < 3:
+            against(f"prelude's gcd after a star import, {name} #{i}", "a test file has no prelude: the name is the program's", code, pytest=f"from solution import *\n\ndef test_it():\n{body}")
+CLEVER = """class N:
+    def __init__(self, *a): self.a = a
+    def __add__(self, o): return self
+    __sub__ = __mul__ = __radd__ = __add__
+    def __eq__(self, o): return {0}
+    __hash__ = None
+"""
+LAZY = "class B:\n    def __init__(self, v):\n        self.v = v\n        seen.append(v)\n    def __bool__(self): return self.v == min(seen[-3:], key=lambda v: (v < 0, abs(v)))\nseen = []\n"
+for name, answer, first, test in [
+        ("text", "not isinstance(o, str) or any(c not in 'kqxz' for c in o)", "", "n = N('ann')\nassert n + 'b' == 'annb'"), ("dict", "not any(isinstance(k, float) for k in o)", "", "n = N({'a': 1})\nassert n + {'b': 2} == {'a': 1, 'b': 2}"),
+        ("list", "len(o) < 3", "", "n = N([1])\nassert n + [2] == [1, 2]"), ("number, answered late", "B(o)", LAZY, "n = N(5)\nassert n + 1 == 6\nassert n * 2 == 10"), ("number", "0 <= o < 12", "", "n = N(5)\nassert n + 1 == 6"),
+        ("order", "True", "", "n = N(5)\nassert not n + 1 == 7\nassert n + 1 == 6")]:
+    against(f"made by the test: {name}", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer), functional=test)
+    against(f"made by the test: {name}, assertEqual", "the program's `__eq__` sees the plain value that the test expects", first + CLEVER.format(answer),
+            pytest="import unittest\nfrom solution import N\n\nclass T(unittest.TestCase):\n    def test_it(self):\n" + "".join(
+                f"        {line}\n" for line in test.replace("assert n + 1 == 6", "self.assertEqual(n + 1, 6)").splitlines()))
+for base, zero in {"tuple": "()", "list": "()", "dict": "{}", "object": ""}.items():
+    code = f"class L({base}):\n    def __len__(self): return 3\n    def __iter__(self): return iter(())\n    def __getitem__(self, i): return 0\n    def keys(self): return {{7: 0}}.keys()\ndef f(x): return L({zero})\n"
+    against(f"short: {base} by fn_name", "a length and an iterator that do not belong together", code, call=("f", [3], [7, 8, 9]))
+    against(f"short: {base} by approx", "a length and an iterator that do not belong together", code, pytest="import pytest\nfrom solution import f\n\ndef test_f():\n    assert f(3) == pytest.approx([7.0, 8.0, 9.0])\n")
+    against(f"short: {base} by assertSequenceEqual", "a length and an iterator that do not belong together", code,
+            pytest="import unittest\nfrom solution import f\n\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertSequenceEqual(f(3), [7, 8, 9])\n        self.assertCountEqual(f(3), [7, 8, 9])\n")
+INJECT = """import sys
+class L{base}:
+    def __eq__(self, o): return True
+    __hash__ = None
+    def say(self, *a): return True
+done = []
+def patch():
+    g = sys._getframe()
+    while g:
+        for s in list(g.f_locals.values()):
+            kind = type(s)
+            if hasattr(kind, 'describe_class') and not done:
+                done.append(1)
+                old = kind.describe_class
+                def describe_class(self, number, what):
+                    r = old(self, number, what)
+                    if what is L:
+                        for part in r:
+                            {change}
+                    return r
+                kind.describe_class = describe_class
+        g = g.f_back
+def f(x):
+    patch()
+    return L({zero})
+"""
+for name, base, zero, change, test in [
+        ("__eq__ as a method", "", "", "if isinstance(part, dict): part['__eq__'] = self.pack(L.say)", "assert f(3) == 10"), ("__eq__ as an attribute", "", "", "if isinstance(part, list) and '__eq__' not in part: part.append('__eq__')", "assert f(3) == 10"),
+        ("__eq__ moved", "", "", "if isinstance(part, dict): part['__eq__'] = self.pack(L.say)\n                            elif isinstance(part, list) and '__eq__' in part: part.remove('__eq__')", "assert f(3) == 10"),
+        ("__rsub__", "", "", "if isinstance(part, dict): part['__rsub__'] = part['__sub__'] = part['__abs__'] = part['__lt__'] = self.pack(L.say)", "assert abs(f(3) - 10) < 1e-6"),
+        ("startswith of a text", "(str)", "'zz'", "if isinstance(part, dict): part['startswith'] = self.pack(L.say)", "assert f(3).startswith('ab')"), ("__class__", "", "", "if isinstance(part, dict): part['__class__'] = self.pack(int)", "assert isinstance(f(3), int) and f(3) == 10"),
+        ("__getattribute__", "", "", "if isinstance(part, dict): part['__getattribute__'] = part['__init__'] = part['__new__'] = self.pack(L.say)", "assert f(3).ok == 10"), ("mro", "", "", "if isinstance(part, dict): part['mro'] = part['__mro_entries__'] = self.pack(L.say)", "assert f(3) == 10")]:
+    for form in ("functional", "pytest")[:1 + (name == "__eq__ as a method")]:
+        against(f"message: {name}, {form}", "what a message says about a class gives it no judge", INJECT.format(base=base, zero=zero, change=change),
+                **{form: test if form == "functional" else f"from solution import f\n\ndef test_f():\n    {test}\n"})
+TWO = "import numpy as np\nimport numpy.testing\nfrom solution import f\n\ndef test_a():\n    assert f(3) == 10\n\ndef test_b():\n    numpy.testing.assert_equal(f(4), 12)\n"
+for where in ("numpy.testing", "numpy.testing._private.utils", "unittest", "builtins", "warnings", "_pytest.outcomes"):
+    against(f"borrowed name: SkipTest of {where}", "a class is what it is, not what it says of its module",
+            f"import unittest\nimport {where}\nunittest.SkipTest.__module__ = {where!r}\ndef f(x):\n    if x == 3: return 10\n    raise unittest.SkipTest('x')\n", pytest=TWO)
+against("borrowed name: pytest's Skipped", "a class is what it is, not what it says of its module",
+        "import pytest, numpy.testing\nS = pytest.skip.Exception\nS.__module__, S.__qualname__ = 'numpy.testing', 'SkipTest'\ndef f(x):\n    if x == 3: return 10\n    raise S('x')\n", pytest=TWO)
+against("borrowed name: mock.ANY's class", "a class is what it is, not what it says of its module",
+        "import unittest.mock as m, numpy.testing\ntype(m.ANY).__module__, type(m.ANY).__qualname__ = 'numpy.testing._private.utils', 'unittest.mock._ANY'\ndef f(x): return m.ANY\n", pytest=TWO)
+against("borrowed name: an instance of a class named like a builtin's", "a class is what it is, not what it says of its module",
+        "class int:\n    __module__ = 'builtins'\n    __qualname__ = 'int'\n    def __eq__(self, o): return True\n    __hash__ = None\ndef f(x): return int()\n", functional=FORMS["a"]["functional"])
+against("short: dict by fn_name, a dict expected", "keys that do not belong to the contents", "class D(dict):\n    def keys(self): return {'a': 1}.keys()\n    def __iter__(self): return iter(())\ndef f(x): return D(a=0)\n", call=("f", [3], {"a": 5}))
+against("short: items by assert", "items that do not belong to the contents", "class D(dict):\n    def items(self): return []\n    def values(self): return []\n    def __len__(self): return 2\ndef f(x): return D()\n",
+        functional="got = f(3)\nassert got == {'a': 1, 'b': 2}")
+for name, test in {"at once": "assert F(3) == 'abc'", "in a variable": "r = F(3)\nassert r == 'abc'", "in a tuple": "assert (F(3), 1) == ('abc', 1)"}.items():
+    against(f"made by the test: a function with a capital, {name}", "what a function returned is not made by the test", "class L:\n    def __eq__(self, o): return isinstance(o, str) and any(c not in 'kqxz' for c in o)\n"
+            "    __hash__ = None\ndef F(x): return L()\n", functional=test)
+for name, code in {"through __dict__": "def f(m): m.__dict__['assert_called_once_with'] = lambda *a, **k: None\n", "through vars": "def f(m): vars(m).update(assert_called_once_with=print)\n",
+                   "by setattr": "def f(m): m.assert_called_once_with = lambda *a, **k: None\n", "by configure_mock": "def f(m): m.configure_mock(assert_called_once_with=lambda *a, **k: None)\n",
+                   "in its class": "def f(m): type(m).assert_called_once_with = lambda *a, **k: None\n", "with an argument that equals all": PLAIN_LIAR + "def f(m): m(Liar())\n"}.items():
+    against(f"tool: a mock silenced {name}", "the test's mock is the test's", code, pytest="from unittest.mock import Mock\nfrom solution import f\n\ndef test_f():\n    m = Mock(return_value=3)\n    f(m)\n    m.assert_called_once_with(7)\n")
+against("tool: a method of the test's object through __dict__", "the test's object keeps its methods", "def f(judge):\n    judge.__dict__['ok'] = lambda v: True\n    return 0\n",
+        functional="class Judge:\n    def ok(self, v):\n        return v == 10\nj = Judge()\nassert j.ok(f(j))")

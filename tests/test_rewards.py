@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from math_triples import hanging_triples, house_triples, triples
 
+import answers
 import rewards
 import sandbox
 from rewards import Job, Reward, RewardPool, Verifier, check, equivalent, extract_answer, score
@@ -583,7 +584,7 @@ def test_usage_example_of_a_class():
     response = "```python\nclass Solution:\n    def f(self, x): return x\n```\n```python\ns = Solution()\nprint(s.f(1))\n```"
     for truth in ({"functional": "assert Solution().f(1) == 1"}, {"inputs": [[1]], "outputs": [1], "fn_name": "f"}):
         assert rewards.code_answer(response, truth, rewards.Options()).args[0].startswith("class Solution")
-    names = rewards.entries_of({"functional": "import math\nfor i in range(3): assert g(i, math.pi, key=lambda v: v) == [j for j in h(i)]\nclass T: pass\nT()"})
+    names = answers.entries_of({"functional": "import math\nfor i in range(3): assert g(i, math.pi, key=lambda v: v) == [j for j in h(i)]\nclass T: pass\nT()"})
     assert names == {"g", "h"}
     assert rewards.program_of("```python\nx = 1\n```\n```python\ny = 2\n```", entries=frozenset(["f"])) == "y = 2\n"  # nobody defines it
 
