@@ -112,10 +112,12 @@ def catch_signals(at_once: bool = False) -> None:
 
 
 def stopped(step: int, unit: str, cfg) -> None:
-    cause, start = signals[0] if signals else "a signal", "the beginning" if cfg.resume == "auto" else cfg.resume
+    cause, start = signals[0] if signals else "a signal", cfg.resume
+    again = "the same command" + (" with --resume auto" if start == "never" else "")
     if rank() == 0:
+        start = "the beginning" if start in ("auto", "never") else start
         newest = (checkpoints(Path(cfg.output_dir)) or [start])[-1]
-        last_line(f"{cause}: stopped after {unit} {step}; the same command goes on from {newest}")
+        last_line(f"{cause}: stopped after {unit} {step}; {again} goes on from {newest}")
 
 
 def frame(train: Callable[[Any], None], cfg) -> None:

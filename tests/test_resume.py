@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -418,6 +420,48 @@ def test_an_evaluation_that_is_made_again_stands_there_once(data):
     assert [row["step"] for row in runs.read_jsonl(out / "eval.jsonl")] == [0, 3]
     finish(flags_of(data, out), data / "log")
     assert [row["step"] for row in runs.read_jsonl(out / "eval.jsonl")] == [0, 3, 6]
+
+
+def never_judged() -> None:
+    """A reward of step 2 never comes: the signal has killed the worker that owes it."""
+    wait, calls = ranks.Run.wait, []
+
+    def waiting(run, futures):
+        calls.append(len(calls))
+        if len(calls) == 3:  # after the evaluation of step 0 and step 1
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            futures = [*futures, Future()]
+        wait(run, futures)
+
+    ranks.Run.wait = waiting
+
+
+def test_a_signal_ends_the_wait_for_rewards(data, whole):
+    out = data / "never_judged"
+    output = finish(flags_of(data, out, "--resume", "never"), data / "log", never_judged)
+    line = f"SIGTERM: stopped after step 1; the same command with --resume auto goes on from {out}/checkpoint-1"
+    assert output.rstrip().endswith("\n" + line), output[-2000:]
+    finish(flags_of(data, out), data / "log")
+    for name in ("metrics.jsonl", "samples.jsonl", "eval.jsonl"):
+        assert lines_of(out, name) == lines_of(whole, name), name
+
+
+def interrupted_twice() -> None:
+    """Ctrl-C in an update, and again while the run is still busy with its micro-batch."""
+    micro_loss = rl_gppo.micro_loss
+
+    def slow(*args):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.1)
+        return micro_loss(*args)
+
+    rl_gppo.micro_loss = slow
+
+
+def test_a_second_ctrl_c_ends_the_run_without_saving(data):
+    output = finish(flags_of(data, data / "twice"), data / "log", interrupted_twice, code=130)
+    assert "Traceback" not in output and not runs.checkpoints(data / "twice")
 
 
 @pytest.mark.slow

@@ -406,7 +406,7 @@ def with_a_signal(flags: list[str], count: int, place: str, number: int, log: st
 def test_signals_stop_at_once_and_cost_no_bit(whole, model):
     """Stopped in the first evaluation, in the middle of an update and in an evaluation later on: nothing shows of it in the end."""
     out, flags = whole / "stopped", command(model, whole, "stopped")[1:]
-    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 9, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
+    for place, count, name, after in [("evaluation", 1, "SIGTERM", 0), ("update", 10, "SIGINT", None), ("evaluation", 1, "SIGTERM", 6)]:
         log = whole / f"stopped_{place}_{after}.log"
         forked.call(with_a_signal, flags, count, place, getattr(signal, name), str(log))
         said = log.read_text()
