@@ -198,7 +198,8 @@ def test_what_is_sent(serve, sums, tmp_path, monkeypatch):
     body = {key: value for key, value in server.bodies[0].items() if key not in ("seed", "messages")}
     assert body == {"model": "served", "temperature": 0.6, "top_p": 0.95, "top_k": -1, "repetition_penalty": 1.0,
                     "max_tokens": 99, "chat_template_kwargs": {"enable_thinking": False}}
-    assert server.bodies[0]["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "0+3=\nBox it."}]
+    first = min(server.bodies, key=lambda body: body["messages"][-1]["content"])  # they arrive in any order
+    assert first["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "0+3=\nBox it."}]
 
 
 @pytest.mark.parametrize("reply, expected", [
