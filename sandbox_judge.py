@@ -12,16 +12,17 @@ environment and writes into files (the scratch folder is one) is there on both s
 
 Whose name it is. A name imported from `solution`, or read as `solution.x`, is the program's, always. Of the other
 names those are the program's that the test neither binds nor finds in builtins or the standard library
-(`program_names` says which of the latter count, from the test alone). All others are the test's: the program cannot
-replace them, whatever it defines.
+(`program_names` says which of the latter count, from the test alone; `undecided`: for those that it leaves open both
+must agree). All others are the test's: the program cannot replace them, whatever it defines.
 
 What is trusted, and what a forger could gain. A comparison, arithmetic or `in` between an object that the program
 returned and a plain value of the test is never asked of the program: it is done on the builtin contents of the object,
 and one without contents equals nothing. The program's own methods answer where the test, read alone, asks for them:
 - between two objects of the program (`P(1) == P(1)`, `f(3) == Color.RED`): an `__eq__` that is always true passes
   these, as would two equal constants in place of both;
-- operators of an object that the test itself made by calling a class of the program (`v * 2`, `5 in tree`, `Money(5) <
-  10`, found in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `==` and
+- operators of an object that the test itself made by calling a name with a capital of the program (`v * 2`, `v - 2`,
+  `5 in tree`, `Money(5) < 10`, found in the syntax tree: `made`): they are the interface under test, as
+  `tree.contains(5)` would be, and a program whose `__sub__`, `__contains__` or `__lt__` lies passes. `==` and
   `!=` are not among them: `Money(5) == 5` is false, for the program's `__eq__` would see the expected value;
 - `len`, `bool`, `str`, `hash`, iteration, items, attributes, methods: claims that make the object's value, made
   without the expected value. A method gets the arguments that the test passes, as everywhere. An exception of the
@@ -29,7 +30,9 @@ and one without contents equals nothing. The program's own methods answer where 
   StopIteration or IndexError do not end a loop of the test early. A failed `assert` inside a callback or `with` block
   of the program fails the test, though the program swallows it. The program may call the test's functions and use the
   attributes and operators of objects of the test's classes; frames, globals, code, modules and the tools of pytest and
-  unittest are refused (`permit`)."""
+  unittest are refused (`permit`).
+The end of the program's process, or a message that no peer sends, ends the verifier at once (`Peer.lost`): it is no
+exception. Messages are hostile data: what they say of classes is held to the rules here (`library`, `build_class`)."""
 
 from __future__ import annotations
 
@@ -207,7 +210,8 @@ def program_names(code: str) -> set[str]:
         for n in nodes:
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in functions:
                 found |= {a.id for a in n.args if isinstance(a, ast.Name)} & candidates
-            asserted = isinstance(n, ast.Assert) or fails(n) or "assert" in getattr(getattr(n, "func", None), "attr", "")
+            method = getattr(getattr(n, "func", None), "attr", "")
+            asserted = isinstance(n, ast.Assert) or fails(n) or "assert" in method
             test = getattr(n, "test", n)
             for part in (test.values if isinstance(test, ast.BoolOp) else [test]) if asserted else ():
                 if names_under(part) & (tainted - candidates):
@@ -235,7 +239,9 @@ def undecided(name: str, plainly: set[str]) -> Any:
     """The prelude's value of a name that may be the program's too: where the program defines it itself and the test
     calls it on plain values, both must give the same, or the test fails."""
     ours = prelude()[name]
-    found, theirs = PEER.request("own", PEER.request("module"), name) if name in plainly - {"randint"} else (False, None)
+    if name not in plainly - {"randint"}:
+        return ours
+    found, theirs = PEER.request("own", PEER.request("module"), name)
     if not found or theirs is ours:
         return ours
 
@@ -840,8 +846,8 @@ class Peer:
             return None
 
     def library(self, module: str, name: str) -> Any:
-        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests, whatever module
-        the message finds them in."""
+        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests, wherever the
+        message finds it."""
         if self.module is not None:
             return operator.attrgetter(name)(importlib.import_module(module))
         x = sys.modules.get(module) if module.split(".")[0] in LIBRARIES else None
