@@ -627,7 +627,7 @@ def main_module(request: dict, source: bytes) -> types.ModuleType:
     sys.modules["__main__"] = sys.modules[module.__name__] = module
     wanted = {"HOME": (os.getcwd(), rb"HOME|expanduser|home\(\)"), "PATH": ("/usr/bin:/bin", b"PATH")}
     os.environ |= {name: value for name, (value, mention) in wanted.items() if re.search(mention, source)}
-    if SELF.search(source):
+    if request["mode"] != "verify" and SELF.search(source):  # the verifier's source is the test
         with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
             f.write(source)
     if request["dev_stdin"]:

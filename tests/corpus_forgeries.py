@@ -660,3 +660,4 @@ for name, code in {"through __dict__": "def f(m): m.__dict__['assert_called_once
     against(f"tool: a mock silenced {name}", "the test's mock is the test's", code, pytest="from unittest.mock import Mock\nfrom solution import f\n\ndef test_f():\n    m = Mock(return_value=3)\n    f(m)\n    m.assert_called_once_with(7)\n")
 against("tool: a method of the test's object through __dict__", "the test's object keeps its methods", "def f(judge):\n    judge.__dict__['ok'] = lambda v: True\n    return 0\n",
         functional="class Judge:\n    def ok(self, v):\n        return v == 10\nj = Judge()\nassert j.ok(f(j))")
+search("its own file, where the test names inspect", "import inspect\ndef f(x): return look(open('solution.py').read(), *(open(n).read() for n in __import__('os').listdir('.') if n.endswith('.py')))\n", "apc")
