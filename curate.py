@@ -187,7 +187,7 @@ def ground_truth(problems: list[Problem], cfg: Config):
     for p in problems:
         if why := p.refused or ("" if p.truth or p.majority else "no ground truth"):
             yield p, why
-        elif p.kind == "math" and not rewards.PLAIN_INTEGER.fullmatch(truth := str(truth_of(rl_row(p))).strip()):
+        elif p.kind == "math" and not answers.PLAIN_INTEGER.fullmatch(truth := str(truth_of(rl_row(p))).strip()):
             items[p] = dict(data_source="math_verify", ground_truth=truth, response=f"\\boxed{{{truth}}}")
     if items:
         with rewards.RewardPool(cfg.workers or None) as pool:

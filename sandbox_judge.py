@@ -12,16 +12,17 @@ environment and writes into files (the scratch folder is one) is there on both s
 
 Whose name it is. A name imported from `solution`, or read as `solution.x`, is the program's, always. Of the other
 names those are the program's that the test neither binds nor finds in builtins or the standard library
-(`program_names` says which of the latter count, from the test alone). All others are the test's: the program cannot
-replace them, whatever it defines.
+(`program_names` says which of the latter count, from the test alone; `undecided`: for those that it leaves open both
+must agree). All others are the test's: the program cannot replace them, whatever it defines.
 
 What is trusted, and what a forger could gain. A comparison, arithmetic or `in` between an object that the program
 returned and a plain value of the test is never asked of the program: it is done on the builtin contents of the object,
 and one without contents equals nothing. The program's own methods answer where the test, read alone, asks for them:
 - between two objects of the program (`P(1) == P(1)`, `f(3) == Color.RED`): an `__eq__` that is always true passes
   these, as would two equal constants in place of both;
-- operators of an object that the test itself made by calling a class of the program (`v * 2`, `5 in tree`, `Money(5) <
-  10`, found in the syntax tree: `made`): they are the interface under test, as `tree.contains(5)` would be. `==` and
+- operators of an object that the test itself made by calling a name with a capital of the program (`v * 2`, `v - 2`,
+  `5 in tree`, `Money(5) < 10`, found in the syntax tree: `made`): they are the interface under test, as
+  `tree.contains(5)` would be, and a program whose `__sub__`, `__contains__` or `__lt__` lies passes. `==` and
   `!=` are not among them: `Money(5) == 5` is false, for the program's `__eq__` would see the expected value;
 - `len`, `bool`, `str`, `hash`, iteration, items, attributes, methods: claims that make the object's value, made
   without the expected value. A method gets the arguments that the test passes, as everywhere. An exception of the
@@ -29,7 +30,9 @@ and one without contents equals nothing. The program's own methods answer where 
   StopIteration or IndexError do not end a loop of the test early. A failed `assert` inside a callback or `with` block
   of the program fails the test, though the program swallows it. The program may call the test's functions and use the
   attributes and operators of objects of the test's classes; frames, globals, code, modules and the tools of pytest and
-  unittest are refused (`permit`)."""
+  unittest are refused (`permit`).
+The end of the program's process, or a message that no peer sends, ends the verifier at once (`Peer.lost`): it is no
+exception. Messages are hostile data: what they say of classes is held to the rules here (`library`, `build_class`)."""
 
 from __future__ import annotations
 
@@ -172,9 +175,9 @@ def modules_of_the_program(tree: ast.AST) -> set[str]:
 def program_names(code: str) -> set[str]:
     """Names of a test that are the program's without an import: those that nobody else has. A name that the standard
     library has too (`gcd`, `merge`) is the program's where it is handed to a function of the test (`check(gcd)`) or
-    asserted in its own right: with no name or value of the program beside it (`assert gcd(4, 6) == 2`, not `assert
-    isclose(f(2), 3.5)`). So is a builtin, in a test without any such name (`assert sum([1]) == 1`). All this is read in
-    the test alone."""
+    asserted in its own right: with no name or value of the program beside it (`assert gcd(4, 6) == 2` or `r = gcd(4,
+    6)` and `assert r == 2`, not `assert isclose(f(2), 3.5)`). So is a builtin, in a test without any such name (`assert
+    sum([1]) == 1`). All this is read in the test alone; what it leaves open is for `undecided`."""
     tree, free = ast.parse(code), free_names(code) - set(HELPERS)
     nodes = list(ast.walk(tree))
     functions = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
@@ -196,14 +199,25 @@ def program_names(code: str) -> set[str]:
                     targets = getattr(n, "targets", [getattr(n, "target", None) or getattr(n, "optional_vars", None)])
                     tainted |= {name for t in targets if t is not None for name in names_under(t)}
         found = set()
+        known = vars(builtins) | prelude()
+        fails = lambda n: isinstance(n, ast.If) and isinstance(n.body[0], ast.Raise)
+        results: dict[str, set[str]] = {}  # variable: the candidates that it is a result of
+        for n in nodes:
+            used = called_plainly(n.value, tainted) & candidates if isinstance(n, ast.Assign) else ()
+            for target in n.targets if used else ():
+                for name in names_under(target) - tainted:
+                    results.setdefault(name, set()).update(c for c in used if not isinstance(known.get(c), type))
         for n in nodes:
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in functions:
                 found |= {a.id for a in n.args if isinstance(a, ast.Name)} & candidates
-            asserted = isinstance(n, ast.Assert) or "assert" in getattr(getattr(n, "func", None), "attr", "")
+            method = getattr(getattr(n, "func", None), "attr", "")
+            asserted = isinstance(n, ast.Assert) or fails(n) or "assert" in method
             test = getattr(n, "test", n)
             for part in (test.values if isinstance(test, ast.BoolOp) else [test]) if asserted else ():
-                used = names_under(part) & candidates
-                if used and not names_under(part) & (tainted - candidates):
+                if names_under(part) & (tainted - candidates):
+                    continue
+                found.update(*(results.get(name, ()) for name in names_under(part)))
+                if used := names_under(part) & candidates:
                     calls = [c for c in ast.walk(part) if isinstance(c, ast.Call)]
                     others = lambda c, a: names_under(a) & used - {getattr(c.func, "id", "")}
                     inner = {name for c in calls for a in c.args for name in others(c, a)}
@@ -213,6 +227,31 @@ def program_names(code: str) -> set[str]:
 
     owned = sure | in_their_own_right(free & common - set(vars(builtins)))
     return owned or (set() if explicit else in_their_own_right(free & set(vars(builtins))))
+
+
+def called_plainly(tree: ast.AST, tainted: set[str]) -> set[str]:
+    """Names that are called with arguments which hold nothing of `tainted`: `gcd(12, 18)`."""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    return {n.func.id for n in calls if not any(names_under(a) & tainted for a in (*n.args, *n.keywords))}
+
+
+def undecided(name: str, plainly: set[str]) -> Any:
+    """The prelude's value of a name that may be the program's too: where the program defines it itself and the test
+    calls it on plain values, both must give the same, or the test fails."""
+    ours = prelude()[name]
+    if name not in plainly - {"randint"}:
+        return ours
+    found, theirs = PEER.request("own", PEER.request("module"), name)
+    if not found or theirs is ours:
+        return ours
+
+    def both(*args, **kwargs):
+        given = copy.deepcopy((args, kwargs))  # heappush
+        ours_says, theirs_says = ours(*args, **kwargs), theirs(*given[0], **given[1])
+        if not isinstance(ours_says, types.GeneratorType) and not same(ours_says, theirs_says, 1e-9):
+            PEER.swallowed = AssertionError(f"{name}: the program's own gives something else")
+        return ours_says
+    return both
 
 
 def never_calls(code: str, collected: bool) -> str:
@@ -807,8 +846,8 @@ class Peer:
             return None
 
     def library(self, module: str, name: str) -> Any:
-        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests, whatever module
-        the message finds them in."""
+        """What `global_ref` names. In the verifier: loaded classes alone, none that decides about tests, wherever the
+        message finds it."""
         if self.module is not None:
             return operator.attrgetter(name)(importlib.import_module(module))
         x = sys.modules.get(module) if module.split(".")[0] in LIBRARIES else None
@@ -1314,15 +1353,16 @@ def program_name(name: str) -> Any:
 class Names(dict):
     """The globals of an assert test: the program's names are asked of it, those of the prelude are there as for it."""
 
-    def __init__(self, owned: set[str]):
+    def __init__(self, owned: set[str], plainly: set[str]):
         super().__init__(HELPERS, __name__="__main__", __builtins__=builtins)
-        self.owned = owned
+        self.owned, self.plainly = owned, plainly
 
     def __missing__(self, name: str) -> Any:
         if name.startswith("__"):
             raise KeyError(name)
         if name not in self.owned and (name in vars(builtins) or name in prelude()):
-            return prelude()[name] if name in prelude() else vars(builtins)[name]
+            self[name] = undecided(name, self.plainly) if name in prelude() else vars(builtins)[name]
+            return self[name]
         try:
             value = program_name(name)
         except AttributeError:
@@ -1423,6 +1463,7 @@ def verify_code(test: dict, peer: Peer) -> int:
     code, pytest = test["code"], test["kind"] == "pytest"
     tree, owned = ast.parse(code), program_names(code)
     named = imported(tree)
+    plainly = called_plainly(tree, owned | named)
     operators = Operators(made(tree, owned | named, modules_of_the_program(tree)))
     tree = operators.visit(tree)
     if pytest and operators.count:
@@ -1453,14 +1494,14 @@ def verify_code(test: dict, peer: Peer) -> int:
     if "*" in named:
         theirs = set(dir(solution))
         listed = program_name("__all__") if "__all__" in theirs else [n for n in theirs if not n.startswith("_")]
-        helpers = {n: prelude()[n] for n in free_names(code) - owned if n in prelude() and n in listed}
+        helpers = {n: undecided(n, plainly) for n in free_names(code) - owned if n in prelude() and n in listed}
         space = types.ModuleType.__dict__["__dict__"].__get__(solution)
         space.update(helpers, __all__=[*helpers, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
     if pytest:
         passed = verify_pytest(code, path, folder)
     else:
-        names = Names(owned)
+        names = Names(owned, plainly)
         sys.modules["__main__"] = Main(names)
         try:
             exec(compile(tree, path, "exec", dont_inherit=True), names)
