@@ -53,9 +53,11 @@ def no_figures() -> None:
 
 
 def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str], cwd: str, figures: bool,
-           network: str | None) -> None:
+           network: str | None, session: bool) -> None:
     import torch
 
+    if session:
+        os.setsid()
     redirect(out, err)
     if network and ctypes.CDLL(None, use_errno=True).setns(os.open(network, os.O_RDONLY), 0x40000000):  # CLONE_NEWNET
         raise OSError(ctypes.get_errno(), f"setns {network}")
@@ -75,10 +77,11 @@ def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str
 
 
 def start(script: str, *flags, out, err=None, env: dict[str, str] | None = None, cwd=None,
-          figures: bool = False, network: str | None = None) -> multiprocessing.Process:
-    """`python SCRIPT.py FLAGS`, its output in files; `network`: the file of a network namespace."""
+          figures: bool = False, network: str | None = None, session: bool = False) -> multiprocessing.Process:
+    """`python SCRIPT.py FLAGS`, its output in files. `network`: the file of a network namespace; `session`: in a process
+    group of its own."""
     return start_function(_stage, script, list(map(str, flags)), str(out), str(err or out), env or {}, str(cwd or os.getcwd()),
-                          figures, network)
+                          figures, network, session)
 
 
 def run(script: str, *flags, ranks: int = 1, check: bool = True, env: dict[str, str] | None = None, cwd=None,

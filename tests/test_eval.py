@@ -40,8 +40,6 @@ import toy  # noqa: E402
 from policy import SeededSampler  # noqa: E402
 from runs import read_config  # noqa: E402
 
-PYTHON = [sys.executable, str(ROOT / "eval.py")]
-
 
 def cfg(**knobs) -> ev.Config:
     return ev.Config(**knobs)
@@ -535,6 +533,7 @@ def test_journal_after_a_crash(tmp_path):
 FLAGS = ("--n", 4, "--max_tokens", 12, "--k", "1,2,4", "--temperature", 1, "--top_p", 1, "--workers", 1)
 
 
+@pytest.mark.slow
 def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
     """A run that is stopped three times, and one over two ranks, end with the very files of an undisturbed one. SIGTERM
     and Ctrl-C (to the whole process group, as a terminal sends it) end it in one line."""
@@ -544,21 +543,16 @@ def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
     stops = 0
     for stop_at, number in ((5, signal.SIGKILL), (30, signal.SIGTERM), (55, signal.SIGINT)):
         log = tmp_path / "killed/generations.jsonl"
-        process = subprocess.Popen(
-            [*PYTHON, *map(str, flags), "--output_dir", str(tmp_path / "killed")],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= stop_at):
+        said = tmp_path / f"{number.name}.log"
+        process = forked.start("eval", *flags, "--output_dir", tmp_path / "killed", out=os.devnull, err=said, session=True)
+        while process.exitcode is None and not (log.exists() and log.read_bytes().count(b"\n") >= stop_at):
             time.sleep(0.01)
-        stops += process.poll() is None
+        stops += process.exitcode is None
         os.killpg(process.pid, number)
-        error = process.communicate()[1]
+        process.join()
+        error = said.read_text()
         if number != signal.SIGKILL:
-            assert process.returncode == 128 + number and "Traceback" not in error, error
+            assert process.exitcode == 128 + number and "Traceback" not in error, error
             assert error.splitlines()[-1].startswith(f"eval.py: {number.name}: stopped"), error
             assert error.count("eval.py: ") == 1
         with open(log, "ab") as file:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
+import forked
 import policy
 import ranks
 import rl_gppo
@@ -55,7 +56,7 @@ def own_rows(path: Path, source: str, count: int = 12) -> str:
 
 
 def stage(*flags, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, ROOT / "rl_gppo.py", *map(str, flags)], capture_output=True, text=True)
+    done = forked.run("rl_gppo", *flags, check=False)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
