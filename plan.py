@@ -97,5 +97,9 @@ def plan(cfg: Config) -> str:
     return "\n".join(lines)
 
 
+def main(argv: list[str]) -> None:
+    print(plan(read_config(Config, argv, "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))
+
+
 if __name__ == "__main__":
-    print(plan(read_config(Config, sys.argv[1:], "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))
+    main(sys.argv[1:])

@@ -127,7 +127,7 @@ def test_prompt_longer_than_its_limit(capsys, tmp_path, model):
     long = {**GOOD, "prompt": "1+" * 100}
     message = message_of(capsys, "--model", model, "--train_file", rows(tmp_path / "data.jsonl", long), "--max_prompt_tokens", 64,
                          "--eval_file=", "--output_dir", tmp_path / "a")
-    assert "train_file: 1 of 1 rows are longer than max_prompt_tokens 64; --max_prompt_tokens 201 keeps all" in message
+    assert "train_file: 1 of 1 rows are longer than max_prompt_tokens 64; --max_prompt_tokens 201 keeps them all" in message
     cfg, tokenizer = rl_gppo.parse(["--model", model]), load_tokenizer(model)  # toy:math: 64 tokens
     prompts = rl_gppo.load_prompts(rows(tmp_path / "many.jsonl", *[GOOD] * 19, long), "train_file", tokenizer, cfg)
     held_out = rl_gppo.load_prompts(rows(tmp_path / "one.jsonl", GOOD), "eval_file", tokenizer, cfg)
