@@ -486,7 +486,8 @@ def test_a_signal_to_all_processes_of_a_run(data, whole, number):
 def test_a_launcher_that_is_killed_stops_its_run(data, whole):
     """SIGKILL of `accelerate launch`, which cannot pass anything on: the trainer saves and ends."""
     out = data / "orphan"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", 1, "--num_processes", 1, "--mixed_precision", "no",
+    one_thread = f"LOCAL_WORLD_SIZE={os.cpu_count()}"  # as `whole` has; under a launcher a rank takes all of its cores
+    command = ["env", one_thread, sys.executable, "-m", "accelerate.commands.launch", "--num_machines", 1, "--num_processes", 1, "--mixed_precision", "no",
                "--dynamo_backend", "no", "--cpu", ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
     _, output = run_until(2, signal.SIGKILL, command, out, all_processes=False)  # returns when the trainer has closed its output
     steps = len(lines_of(out, "metrics.jsonl"))
