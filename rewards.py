@@ -417,6 +417,8 @@ class RewardPool:
                              'RewardPool under `if __name__ == "__main__":`')
         if importlib.util.find_spec("math_verify") is None:
             raise ValueError("math_verify is not installed; pip install math-verify")
+        import pebble  # noqa: F401  (in this thread: where it is missing, the caller hears of it)
+
         if rewards_file:
             load(rewards_file)
         self.options, self.timeout_s = Options(**score_options), timeout_s
