@@ -627,6 +627,8 @@ class Scorer:
             self.fail(error)
 
     def finish(self, row: dict, problem: Problem, future) -> None:
+        if self.pool.closed:  # the run ends early: what the pool still says is no verdict
+            return
         try:
             reward = future.result()
             verdict = dict(correct=bool(reward.correct), status=reward.status, score=reward.score, answer=None)

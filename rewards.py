@@ -427,7 +427,7 @@ class RewardPool:
         self._known: dict[tuple, Future] = {}  # math answers seen: a group mostly gives a few different ones
         self._open: dict[Future, Entry] = {}  # not scored yet
         self._pool: Any = None  # pebble's ProcessPool; None: being started or replaced
-        self._lock, self._wake, self._closed = threading.Lock(), threading.Event(), False
+        self._lock, self._wake, self.closed = threading.Lock(), threading.Event(), False
         self._last = time.monotonic()  # when a job was last given to the workers or ended
         # A worker's death signal comes when the thread that started it ends: a thread of the pool's own starts them
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -455,7 +455,7 @@ class RewardPool:
                 self._wake.clear()
             pool.stop()
             pool.join()
-            if self._closed:
+            if self.closed:
                 return
 
     def _stalled(self) -> bool:
@@ -497,7 +497,7 @@ class RewardPool:
     def _schedule(self, future: Future) -> None:
         with self._lock:
             entry, pool = self._open.get(future), self._pool
-            if entry and not self._closed:
+            if entry and not self.closed:
                 if pool is None:
                     return  # the keeper schedules it as soon as there is a pool
                 try:
@@ -505,7 +505,7 @@ class RewardPool:
                 except RuntimeError:  # it broke
                     return self._wake.set()
                 entry.tries, self._last = entry.tries + 1, time.monotonic()
-        if entry and self._closed:
+        if entry and self.closed:
             self._finish(future, Reward(entry.job.lowest, False, "verifier_error"))
         elif entry:
             running.add_done_callback(lambda done: self._done(done, future, entry, pool))
@@ -517,7 +517,7 @@ class RewardPool:
         if isinstance(error, BrokenProcessPool):  # most likely the fault of another job: the keeper schedules all again
             if pool is self._pool:
                 self._wake.set()
-        elif isinstance(reward, Reward) and (reward.status != "sandbox_error" or entry.alone or self._closed):
+        elif isinstance(reward, Reward) and (reward.status != "sandbox_error" or entry.alone or self.closed):
             self._finish(future, reward)
         elif isinstance(reward, Reward):
             entry.alone = True
@@ -548,7 +548,7 @@ class RewardPool:
     def close(self) -> None:
         """Stops the workers; what is not scored yet gets `verifier_error`."""
         with self._lock:
-            self._closed = True
+            self.closed = True
         self._wake.set()
         self._keeper.join()
         for future, entry in list(self._open.items()):

@@ -32,7 +32,7 @@ def test_rewards_of_mixed_rows_come_while_others_are_generated():
     prompts = [rl_gppo.Prompt([0], "", source, truth) for source, truth, _ in ROWS]
     responses = [ROWS[g][2][s] for g in rl_gppo.spread(prompts, 1)[0] for s in range(2)]
     run = SimpleNamespace(cfg=SimpleNamespace(vllm_tensor_parallel=1), world=1, rank=0, stop_ids=[99], tokenizer=Tokenizer(), reward_s=0.0,
-                          stop_if_asked=lambda: None)
+                          wait=lambda futures: None)
     with rewards.RewardPool(1) as pool:
         pool.score_batch([dict(data_source="toy:math", response=THINK + "\\boxed{1}", ground_truth="2"),
                           dict(data_source="coder1", response=RIGHT, ground_truth=TESTS)])  # warm

@@ -167,6 +167,8 @@ def test_livecodebench_tests_are_unpacked_once_a_problem(monkeypatch):
     monkeypatch.setattr(ev, "livecodebench_tests", lambda row: unpacked.append(row) or {"inputs": ["1"], "outputs": ["1"]})
 
     class Pool:
+        closed = False
+
         def submit(self, item):
             future = Future()
             future.set_result(rewards.Reward(1.0, True, "correct"))
@@ -490,6 +492,8 @@ def test_slow_verifier_does_not_hold_the_engine():
     problem = ev.Problem("b", "0", [], "math_verify", "1")
 
     class SlowPool:
+        closed = False
+
         def __init__(self):
             self.threads, self.most, self.now = ThreadPoolExecutor(8), 0, 0
 
@@ -541,11 +545,12 @@ def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
     whole = run(*flags, "--output_dir", tmp_path / "whole")
     assert "| sums " in whole.stdout
     stops = 0
-    for stop_at, number in ((5, signal.SIGKILL), (30, signal.SIGTERM), (55, signal.SIGINT)):
-        log = tmp_path / "killed/generations.jsonl"
+    log, count = tmp_path / "killed/generations.jsonl", lambda: log.read_bytes().count(b"\n") if log.exists() else 0
+    for more, number in ((4, signal.SIGKILL), (10, signal.SIGTERM), (10, signal.SIGINT)):  # of 52 generated and 52 scored
+        stop_at = count() + more
         said = tmp_path / f"{number.name}.log"
         process = forked.start("eval", *flags, "--output_dir", tmp_path / "killed", out=os.devnull, err=said, session=True)
-        while process.exitcode is None and not (log.exists() and log.read_bytes().count(b"\n") >= stop_at):
+        while process.exitcode is None and count() < stop_at:
             time.sleep(0.01)
         stops += process.exitcode is None
         os.killpg(process.pid, number)
