@@ -3,32 +3,34 @@
     python sandbox.py                 # prints capabilities() of this machine
     python sandbox.py program.py <in  # runs one program and prints what it wrote
 
-How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never a fork of
-the caller, so no torch, no secrets) with the contest modules imported. It goes into its own user, mount, network, IPC, UTS and
-PID namespaces and into a private root which holds only the interpreter and its libraries, read-only: the host's files, /proc and
-/etc do not exist there, not even for the zygote. For each test it forks a child (1 ms instead of 0.1 to 0.4 s for Firejail +
-python + numpy). The child is PID 1 of a PID namespace of its own, its scratch a tmpfs that no program has touched; before a byte
-of the program runs it has rlimits, Landlock, no capabilities, no_new_privs and a seccomp allowlist. Its death ends everything it
-started. Limits: CPU time (the verdict does not depend on the machine's load), a looser wall limit for programs that sleep,
-address space, output, threads, descriptors, scratch. Processes are refused unless `processes` > 1 is asked for, so the memory and
-CPU limits of one process are those of the program.
+How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never
+a fork of the caller, so no torch, no secrets) with the contest modules imported. It goes into its own user, mount,
+network, IPC, UTS and PID namespaces and into a private root which holds only the interpreter and its libraries,
+read-only: the host's files, /proc and /etc do not exist there, not even for the zygote. For each test it forks a child
+(1 ms instead of 0.1 to 0.4 s for Firejail + python + numpy). The child is PID 1 of a PID namespace of its own, its
+scratch a tmpfs that no program has touched; before a byte of the program runs it has rlimits, Landlock, no
+capabilities, no_new_privs and a seccomp allowlist. Its death ends everything it started. Limits: CPU time (the verdict
+does not depend on the machine's load), a looser wall limit for programs that sleep, address space, output, threads,
+descriptors, scratch. Processes are refused unless `processes` > 1 is asked for, so the memory and CPU limits of one
+process are those of the program.
 
 Why the program cannot forge a verdict.
-- stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the zygote
-  unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits one. Expected
-  outputs stay with the caller, which compares after the program is dead.
+- stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the
+  zygote unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits
+  one. Expected outputs stay with the caller, which compares after the program is dead.
 - Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the
-  test and its expected values; the program's child serves calls. Whatever a program does to its side (patched
-  builtins, sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to
-  have returned, and the verifier's exit code decides alone, after the whole test ran. The other design, test and
-  program in one process, would give CPython's verdict for every test and nothing against a program that looks for the
-  expected value or patches `assert`; so the split stayed, and was made identity-preserving instead: sandbox_judge.py
-  says how, what is trusted, and what a forger could gain.
+  test and its expected values; the program's child serves calls. Whatever a program does to its side (patched builtins,
+  sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to have
+  returned, and the verifier's exit code decides alone, after the whole test ran. The other design, test and program in
+  one process, would give CPython's verdict for every test and nothing against a program that looks for the expected
+  value or patches `assert`; so the split stayed, and was made identity-preserving instead: sandbox_judge.py says how,
+  what is trusted, and what a forger could gain.
 - A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks
   that never return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
 
-Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises ValueError
-instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts Firejail around the zygote.
+Layers that a machine refuses are left out, `capabilities()` says which, one warning is given; `require="full"` raises
+ValueError instead. The least that is accepted: seccomp, and a private root or Landlock. `outer="firejail"` puts
+Firejail around the zygote.
 """
 
 from __future__ import annotations
@@ -70,22 +72,32 @@ from typing import Any, NamedTuple
 
 if "--zygote" in sys.argv:  # python -P does not look beside this file
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from sandbox_judge import MODULES, PASS, WRONG, Peer, never_calls, prelude, verify  # noqa: E402
+from sandbox_judge import MODULES, PASS, WRONG, Peer, analyse, content_kinds, never_calls, prelude, verify  # noqa: E402
 
-LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "seccomp",
-          "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits", "parent_death_signal")
-NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")  # these programs get a zygote with numpy; the others a smaller, faster one
-OWN = re.compile(r"/dev/(?!shm|null|zero|full|u?random)|/proc/self/fd")  # a program that may name its own descriptors
+LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace",
+          "seccomp", "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits",
+          "parent_death_signal")
+# these programs get a zygote with numpy; the others a smaller, faster one
+NUMPY = re.compile(r"\bnp\b|numpy|scipy|pandas")
+# what the text of a program says of its needs; the rest is not made, as each memory page touched costs a test 5 us
+MENTIONS = {
+    "dev_stdin": re.compile(r"/dev/(?!shm|null|zero|full|u?random)|/proc/self/fd"),  # it may name its own descriptors
+    "home": re.compile(r"HOME|PATH|expanduser|home\(\)"),
+    "self": re.compile(r"__file__|argv|inspect|linecache|traceback"),  # it may read its own text
+    # something may be seen of the interpreter's end: finalizers, unflushed files
+    "tells": re.compile(r"__del__|finally|with\b|yield|open|File|Writer|Wrapper|weakref|exec|eval|getattr|import_")}
 NOBODY = 65534
 STACK = 512 << 20  # room for the main thread's stack; deep recursion through C (lru_cache, sort keys) needs it
 THREAD_STACK, MOST_STACK = 8 << 20, 256 << 20  # Python's own calls need none of it since 3.11, calls through C do
 SCRATCH_MB = 64
 HUGE, MADV_COLLAPSE = 2 << 20, 25
-STARVED = 10  # the wall limit of a program that computes on an overloaded machine is this many times that of one that sleeps
+# the wall limit of a program that computes on an overloaded machine is this many times that of one that sleeps
+STARVED = 10
 
 
 class RunResult(NamedTuple):
-    """`status`: ok (exit code 0), error, timeout, memory, output_limit, sandbox_error (the sandbox failed, not the program)."""
+    """`status`: ok (exit code 0), error, timeout, memory, output_limit, sandbox_error (the sandbox failed, not the
+    program)."""
 
     status: str
     stdout: str
@@ -119,36 +131,41 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 
 MS_NOSUID, MS_NODEV, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 1024, 4096, 16384, 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 ARCH = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}.get(platform.machine())
-# Syscalls a program may make: name, number on x86_64, number on aarch64 (-: does not exist there). All others give EPERM.
+# Syscalls a program may make: name, number on x86_64, number on aarch64 (-: does not exist there). All others give
+# EPERM.
 SYSCALLS = """
-read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222, mprotect 10 226,
-munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, pread64 17 67, pwrite64 18 68,
-readv 19 65, writev 20 66, access 21 -, pipe 22 -, select 23 -, sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232,
-madvise 28 233, dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172,
-sendfile 40 71, sendto 44 206, recvfrom 45 207, shutdown 48 210, getsockname 51 204, getpeername 52 205, socketpair 53 199,
-getsockopt 55 209, exit 60 93, wait4 61 260, uname 63 160, fcntl 72 25, flock 73 32, fsync 74 82, fdatasync 75 83, truncate 76 45,
-ftruncate 77 46, getdents 78 -, getcwd 79 17, chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -,
-link 86 -, unlink 87 -, symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169,
-getrlimit 97 163, getrusage 98 165, sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175,
-getegid 108 177, getppid 110 173, getpgrp 111 -, setsid 112 157, getgroups 115 158, getresuid 118 148, getresgid 120 150,
-getpgid 121 155, getsid 124 156, rt_sigpending 127 136, rt_sigtimedwait 128 137, rt_sigsuspend 130 133, sigaltstack 131 132,
-utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_getparam 143 121, sched_getscheduler 145 120,
-sched_get_priority_max 146 125, sched_get_priority_min 147 126, arch_prctl 158 -, setrlimit 160 164, gettid 186 178, time 201 -,
-futex 202 98, sched_getaffinity 204 123, getdents64 217 61, set_tid_address 218 96, restart_syscall 219 128, fadvise64 221 223,
-clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94, epoll_wait 232 -, epoll_ctl 233 21,
-waitid 247 95, openat 257 56, mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38, linkat 265 37,
-symlinkat 266 36, readlinkat 267 78, fchmodat 268 53, faccessat 269 48, pselect6 270 72, ppoll 271 73, set_robust_list 273 99,
-get_robust_list 274 100, utimensat 280 88, epoll_pwait 281 22, fallocate 285 47, eventfd2 290 19, epoll_create1 291 20,
-dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, getcpu 309 168, renameat2 316 276, getrandom 318 278,
-membarrier 324 283, copy_file_range 326 285, preadv2 327 286, pwritev2 328 287, statx 332 291, rseq 334 293, close_range 436 436,
+read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222,
+mprotect 10 226, munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
+pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66, access 21 -, pipe 22 -, select 23 -, sched_yield 24 124,
+mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233, dup 32 23, dup2 33 -, pause 34 -, nanosleep 35 101,
+getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, sendfile 40 71, sendto 44 206, recvfrom 45 207,
+shutdown 48 210, getsockname 51 204, getpeername 52 205, socketpair 53 199, getsockopt 55 209, exit 60 93, wait4 61 260,
+uname 63 160, fcntl 72 25, flock 73 32, fsync 74 82, fdatasync 75 83, truncate 76 45, ftruncate 77 46, getdents 78 -,
+getcwd 79 17, chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, link 86 -, unlink 87 -,
+symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169, getrlimit 97 163,
+getrusage 98 165, sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175, getegid 108 177,
+getppid 110 173, getpgrp 111 -, setsid 112 157, getgroups 115 158, getresuid 118 148, getresgid 120 150,
+getpgid 121 155, getsid 124 156, rt_sigpending 127 136, rt_sigtimedwait 128 137, rt_sigsuspend 130 133,
+sigaltstack 131 132, utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_getparam 143 121,
+sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126, arch_prctl 158 -,
+setrlimit 160 164, gettid 186 178, time 201 -, futex 202 98, sched_getaffinity 204 123, getdents64 217 61,
+set_tid_address 218 96, restart_syscall 219 128, fadvise64 221 223, clock_gettime 228 113, clock_getres 229 114,
+clock_nanosleep 230 115, exit_group 231 94, epoll_wait 232 -, epoll_ctl 233 21, waitid 247 95, openat 257 56,
+mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38, linkat 265 37, symlinkat 266 36, readlinkat 267 78,
+fchmodat 268 53, faccessat 269 48, pselect6 270 72, ppoll 271 73, set_robust_list 273 99, get_robust_list 274 100,
+utimensat 280 88, epoll_pwait 281 22, fallocate 285 47, eventfd2 290 19, epoll_create1 291 20, dup3 292 24,
+pipe2 293 59, preadv 295 69, pwritev 296 70, getcpu 309 168, renameat2 316 276, getrandom 318 278, membarrier 324 283,
+copy_file_range 326 285, preadv2 327 286, pwritev2 328 287, statx 332 291, rseq 334 293, close_range 436 436,
 faccessat2 439 439, epoll_pwait2 441 441, ioctl 16 29, clone 56 220, fork 57 -, vfork 58 -, execve 59 221, kill 62 129,
 prctl 157 167, tkill 200 130, tgkill 234 131, prlimit64 302 261, clone3 435 435
 """
 NR = {row.split()[0]: (row.split() + ["-"])[1 + ARCH[0]] for row in SYSCALLS.split(",")} if ARCH else {}
 NR = {name: int(number) for name, number in NR.items() if number != "-"}
-PIVOT_ROOT, MOUNT_SETATTR, LANDLOCK = (155, 41)[ARCH[0]] if ARCH else 0, 442, 444  # 444 create, 445 add rule, 446 restrict
+# 444 create, 445 add rule, 446 restrict
+PIVOT_ROOT, MOUNT_SETATTR, LANDLOCK = (155, 41)[ARCH[0]] if ARCH else 0, 442, 444
 PROCESS_CALLS = "fork vfork execve".split()
-PATH_CALLS = "chmod fchmod fchmodat utime utimensat truncate rename renameat renameat2 link linkat symlink symlinkat".split()
+PATH_CALLS = ("chmod fchmod fchmodat utime utimensat truncate rename renameat renameat2 link linkat symlink "
+              "symlinkat").split()
 
 
 def call(name: str, *args) -> int:
@@ -184,9 +201,11 @@ def seccomp_filter(pid: int, processes: bool, private_root: bool) -> tuple[bytes
     rules = {number: allow for number in NR.values()}
     # of ioctl: TCGETS, FIO(N)CLEX, FIONREAD, winsize, FIONBIO
     rules |= {NR["ioctl"]: one_of(arg1, 0x5401, 0x5450, 0x5451, 0x541B, 0x5413, 0x5421),
-              NR["prctl"]: one_of(arg0, 15, 16, 0x53564D41), NR["prlimit64"]: one_of(arg0, 0),  # names; limits of oneself
+              # names; limits of oneself
+              NR["prctl"]: one_of(arg0, 15, 16, 0x53564D41), NR["prlimit64"]: one_of(arg0, 0),
               NR["clone"]: thread + (code(0x15, 0, 1, 0) + allow if processes else b"") + refuse,
-              NR["clone3"]: ret(0x00050000 | errno.ENOSYS)}  # libc then falls back to clone, whose flags a filter can read
+              # libc then falls back to clone, whose flags a filter can read
+              NR["clone3"]: ret(0x00050000 | errno.ENOSYS)}
     if not processes:
         rules |= {NR[name]: one_of(arg0, pid) for name in ("kill", "tkill", "tgkill")}
     for name in ([] if processes else PROCESS_CALLS) + ([] if private_root else PATH_CALLS):
@@ -210,7 +229,8 @@ def seccomp_filter(pid: int, processes: bool, private_root: bool) -> tuple[bytes
 
 READ = 1 | 4 | 8  # Landlock's rights: execute, read a file, list a folder
 LANDLOCK_FILES = lambda abi: (1 << 13) - 1 | (abi >= 2) << 13 | (abi >= 3) << 14 | (abi >= 5) << 15
-WRITE = lambda abi: LANDLOCK_FILES(abi) & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)  # all, less making devices, sockets, fifos
+# all, less making devices, sockets, fifos
+WRITE = lambda abi: LANDLOCK_FILES(abi) & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)
 
 
 def landlock_abi() -> int:
@@ -222,11 +242,13 @@ def landlock_abi() -> int:
 
 def landlock_rule(path: str, rights: int, abi: int) -> tuple[int, int]:
     """(descriptor, rights) for `install_landlock`; of a file only the rights that a file can have."""
-    return os.open(path, os.O_PATH | os.O_CLOEXEC), rights if os.path.isdir(path) else rights & (7 | (1 << 14 if abi >= 3 else 0))
+    of_a_file = rights & (7 | (1 << 14 if abi >= 3 else 0))
+    return os.open(path, os.O_PATH | os.O_CLOEXEC), rights if os.path.isdir(path) else of_a_file
 
 
 def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
-    """Of files only what the rules allow. Network (ABI 4), signals and abstract sockets beyond this process (ABI 6): nothing."""
+    """Of files only what the rules allow. Network (ABI 4), signals and abstract sockets beyond this process (ABI 6):
+    nothing."""
     attr = struct.pack("QQQ", LANDLOCK_FILES(abi), 3, 3)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = call("syscall", LANDLOCK, attr, len(attr), 0)
     for fd, rights in rules:
@@ -234,7 +256,7 @@ def install_landlock(abi: int, rules: list[tuple[int, int]]) -> None:
     call("syscall", LANDLOCK + 2, ruleset, 0)
 
 
-# ---------------------------------------------------------------------------------------------------- the zygote's namespaces
+# ------------------------------------------------------------------------------------------- the zygote's namespaces
 def package_folders() -> list[str]:
     """Where installed packages lie; not the project folders that editable installs (.pth) add to sys.path."""
     return [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and os.path.isdir(p)]
@@ -257,7 +279,8 @@ def library_paths() -> list[str]:
 
 
 def build_root() -> None:
-    """A tmpfs with read-only binds of `library_paths` and four devices becomes the root; the host's tree is unmounted."""
+    """A tmpfs with read-only binds of `library_paths` and four devices becomes the root; the host's tree is
+    unmounted."""
     paths, devices = library_paths(), ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
     call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, b"size=1m,mode=755")
@@ -278,7 +301,8 @@ def build_root() -> None:
         else:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
         call("mount", source.encode(), path.encode(), None, MS_BIND | MS_REC, None)
-        flags = 1 | 2 | (0 if path in devices else 4)  # rdonly, nosuid, nodev; a read-only device node can still be written to
+        # rdonly, nosuid, nodev; a read-only device node can still be written to
+        flags = 1 | 2 | (0 if path in devices else 4)
         call("syscall", MOUNT_SETATTR, -100, path.encode(), 0x8000, struct.pack("QQQQ", flags, 0, 0, 0), 32)
     os.mkdir("/box")
     os.mkdir("/verifier")
@@ -292,8 +316,8 @@ def build_root() -> None:
 
 
 def link_temporary() -> str:
-    """Makes what /tmp leads to and returns its name: the program's folder, or, when the interpreter lives under /tmp, a folder
-    beside it with links to where `build_root` put that."""
+    """Makes what /tmp leads to and returns its name: the program's folder, or, when the interpreter lives under /tmp, a
+    folder beside it with links to where `build_root` put that."""
     os.mkdir("/box/tmp")
     if not os.path.isdir("/.tmp"):
         return "/box/tmp"
@@ -304,7 +328,8 @@ def link_temporary() -> str:
 
 
 def enter_namespaces(proc: int) -> set[str]:
-    """Moves this process as far from the host as the machine allows; returns the layers in force. `proc`: descriptor of /proc."""
+    """Moves this process as far from the host as the machine allows; returns the layers in force. `proc`: descriptor of
+    /proc."""
     layers: set[str] = set()
 
     def write(name: str, text: str) -> None:
@@ -352,7 +377,8 @@ class Job(NamedTuple):
     cpu_s: float
     wall_s: float
     ready: int  # pipe: a byte comes when the child is confined
-    clock: int = -1  # WAITS: a verifier, which waits as long as its program computes; of that program: a memory file with the
+    # WAITS: a verifier, which waits as long as its program computes; of that program: a memory file with the
+    clock: int = -1
     # seconds that its verifier has waited for it, and since when it waits
 
 
@@ -368,7 +394,8 @@ def wall_used(job: Job, now: float) -> float:
 
 
 def cpu_used(pid: int) -> float:
-    """CPU seconds of a process that is not yet reaped, by its CPU-time clock (the id is that of clock_getcpuclockid)."""
+    """CPU seconds of a process that is not yet reaped, by its CPU-time clock (the id is that of
+    clock_getcpuclockid)."""
     try:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it is just dying
@@ -389,7 +416,8 @@ def contents(fd: int, limit: int = 1 << 40) -> bytes:
 
 
 def zygote_main() -> None:
-    """`python sandbox.py --zygote`, its control socket on descriptor 0. Programs and their data pass unseen, as descriptors."""
+    """`python sandbox.py --zygote`, its control socket on descriptor 0. Programs and their data pass unseen, as
+    descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     wanted = STACK if hard == resource.RLIM_INFINITY else min(STACK, hard)
     if soft != wanted:  # the room below the stack is laid out at exec
@@ -398,7 +426,9 @@ def zygote_main() -> None:
     sys.path.pop()
     control = socket.socket(fileno=os.dup(0))
     parent = socket.recv_fds(control, 64, 1)[1][0]  # pidfd of the caller: readable once it is dead, even by kill -9
-    os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+    os.dup2(memory_file(), 0)  # a file, as the input of a program is: what it reads is made here, once for all
+    sys.stdin = sys.__stdin__ = open(0, errors="surrogateescape", newline="\n", closefd=False)
+    sys.stdin.buffer.raw.name = "<stdin>"
     for name in MODULES:  # before the id changes: root's own interpreter may be unreadable for others
         with contextlib.suppress(ImportError):
             if name != "numpy" or "--numpy" in sys.argv:
@@ -423,11 +453,12 @@ def zygote_main() -> None:
     threading.stack_size(THREAD_STACK)  # else threads take the size of the main thread's huge stack
     threading.stack_size = _thread.stack_size = stack_size
     sys.set_int_max_str_digits(0)
-    prelude()
+    prelude(), content_kinds()
     layers |= {"landlock"} if abi else set()
     with open(os.open("self/statm", os.O_RDONLY, dir_fd=proc)) as f:
         base = int(f.read().split()[0]) * resource.getpagesize()  # address space that is taken before a program starts
-    with open(os.open("self/maps", os.O_RDONLY, dir_fd=proc)) as f:  # all into huge pages: a fork copies fewer page table entries
+    # all into huge pages: a fork copies fewer page table entries
+    with open(os.open("self/maps", os.O_RDONLY, dir_fd=proc)) as f:
         maps = [line.split() for line in f if " rw-p " in line]
     for low, high in ([int(x, 16) for x in row[0].split("-")] for row in maps if row[4] == "0"):
         low, high = -(-low // HUGE) * HUGE, high // HUGE * HUGE
@@ -455,13 +486,14 @@ def zygote_main() -> None:
     control.send(json.dumps(hello).encode())
     gc.collect()
     gc.freeze()  # children do not touch (and so copy) the pages of what is loaded here
-    # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the cost).
+    # libc's own fork: Python's hooks repair threads, which the zygote has none of, and dirty 150 pages (a third of the
+    # cost).
     fork = ctypes.PyDLL(None).fork
     jobs: dict[int, Job] = {}  # by pidfd
     looks: dict[int, tuple[float, float, float]] = {}  # when to look if it sleeps; CPU seconds, load at the last look
-    # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means waiting for the
-    # kernel's RCU, with a lock that all workers share.
-    # Not so where /tmp leads to the interpreter: a program that replaces it there must not reach what the zygote imports.
+    # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means
+    # waiting for the kernel's RCU, with a lock that all workers share. Not so where /tmp leads to the interpreter: a
+    # program that replaces it there must not reach what the zygote imports.
     keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and not os.path.isdir("/.tmp"), []
     while True:
         poll = select.poll()
@@ -531,7 +563,8 @@ def finish(control: socket.socket, job: Job, why: str) -> None:
     if why:
         os.kill(job.pid, signal.SIGKILL)
     _, status, usage = os.wait4(job.pid, 0)
-    reply = {"id": job.id, "why": why, "code": os.waitstatus_to_exitcode(status), "wall_s": time.monotonic() - job.started,
+    reply = {"id": job.id, "why": why, "code": os.waitstatus_to_exitcode(status),
+             "wall_s": time.monotonic() - job.started,
              "cpu_s": usage.ru_utime + usage.ru_stime, "ready": os.read(job.ready, 1) != b""}
     os.close(job.ready)
     if job.clock >= 0:
@@ -553,9 +586,11 @@ def mount_scratch() -> None:
 
 
 def scratch_state() -> list[tuple]:
-    """Differs once a program has changed anything in its scratch, even if it took that back: only the kernel sets st_ctime."""
+    """Differs once a program has changed anything in its scratch, even if it took that back: only the kernel sets
+    st_ctime."""
     try:
-        return [(s.st_mode, s.st_nlink, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.stat, ("/box", "/box/tmp"))]
+        stats = map(os.stat, ("/box", "/box/tmp"))
+        return [(s.st_mode, s.st_nlink, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
     except OSError as error:  # chmod 0, for one
         return [(error.errno,)]
 
@@ -567,7 +602,8 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
     scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
-        scratch = "/box/tmp"  # of the program and of its verifier: a test reads what the program writes, and the reverse
+        # of the program and of its verifier: a test reads what the program writes, and the reverse
+        scratch = "/box/tmp"
         if os.path.isdir("/.tmp"):
             call("unshare", NEWNS)
             mount_scratch()
@@ -580,9 +616,11 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
             os.sendfile(f.fileno(), 0, 0, 1 << 30)
     if abi:
-        places = [scratch, *(["/tmp"] if scratch == "/box/tmp" else []), *(["/verifier"] if request.get("private") else [])]
-        install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places if p != "/" and os.path.isdir(p))])
-    limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64, "MEMLOCK": 0,
+        places = [scratch, "/tmp" if scratch == "/box/tmp" else "/", "/verifier" if request.get("private") else "/"]
+        places = [p for p in places if p != "/" and os.path.isdir(p)]
+        install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places)])
+    limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64,
+              "MEMLOCK": 0,
               "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # two are the zygote's; 64 threads
               "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
@@ -604,7 +642,6 @@ def stack_size(size: int = 0, real=_thread.stack_size) -> int:
 
 
 DEVICE = re.compile(r"/dev/std(in|out|err)|(?:/dev|/proc/self)/fd/(\d+)")
-SELF = re.compile(rb"__file__|argv|inspect|linecache|traceback")  # programs that read their own text
 
 
 def opened(real, path, *args, **kwargs) -> Any:
@@ -625,9 +662,9 @@ def main_module(request: dict, source: bytes) -> types.ModuleType:
     module = types.ModuleType("solution" if request["mode"] == "serve" else "__main__")
     module.__builtins__, module.__file__ = builtins, os.path.join(os.getcwd(), "solution.py")
     sys.modules["__main__"] = sys.modules[module.__name__] = module
-    wanted = {"HOME": (os.getcwd(), rb"HOME|expanduser|home\(\)"), "PATH": ("/usr/bin:/bin", b"PATH")}
-    os.environ |= {name: value for name, (value, mention) in wanted.items() if re.search(mention, source)}
-    if request["mode"] != "verify" and SELF.search(source):  # the verifier's source is the test
+    if request["home"]:
+        os.environ |= {"HOME": os.getcwd(), "PATH": "/usr/bin:/bin"}
+    if request["mode"] != "verify" and request["self"]:
         with contextlib.suppress(OSError), open(module.__file__, "wb") as f:
             f.write(source)
     if request["dev_stdin"]:
@@ -663,23 +700,24 @@ def flushed(stream: Any) -> bool:
     return True
 
 
-def leave(status: int, main: list[types.ModuleType], leave_now=os._exit) -> None:
+def leave(status: int, main: list[types.ModuleType], tells: bool, leave_now=os._exit) -> None:
     """Ends a program as CPython does (Py_FinalizeEx), in its order, but takes down the program's own module only, of
-    which `main` holds the one reference."""
+    which `main` holds the one reference, and that where it tells in the output."""
     for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
         with contextlib.suppress(BaseException):
             end()
     good = [flushed(getattr(sys, name, None)) for name in ("stdout", "stderr")]
     with contextlib.suppress(BaseException):
-        gc.collect()
-        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
-        sys.modules.pop("__main__", None)
-        mark = weakref.ref(vars(main[0]).setdefault("", {0}))
-        main.clear()  # with its globals go unflushed files, generators in a `finally`, every __del__
-        gc.collect()
-        for names in gc.get_referrers(mark()) if mark() else ():  # something outside still refers to them
-            for name in sorted(n for n in names if n != "__builtins__"):
-                names[name] = None
+        if tells:
+            gc.collect()
+            sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+            sys.modules.pop("__main__", None)
+            mark = weakref.ref(vars(main[0]).setdefault("", {0}))
+            main.clear()  # with its globals go unflushed files, generators in a `finally`, every __del__
+            gc.collect()
+            for names in gc.get_referrers(mark()) if mark() else ():  # something outside still refers to them
+                for name in sorted(n for n in names if n != "__builtins__"):
+                    names[name] = None
     flushed(sys.__stdout__)
     flushed(sys.__stderr__)
     fflush(None)  # what C code printed
@@ -701,6 +739,10 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
             program = compile(source, "solution.py", "exec", dont_inherit=True)
             compiled = marshal.dumps((program, [name for name in names_in(program) if name in prelude()]))
             os.pwrite(cache, compiled, 0)
+        test = json.loads(source) if mode == "verify" else {}
+        if not compiled and test.get("kind", "call") != "call":  # and the first program of a test analyses it for all
+            compiled = analyse(test["code"], test["kind"] == "pytest")
+            os.pwrite(cache, compiled, 0)
         if channel >= 0:
             os.dup2(channel, 3)
         if mode == "verify":
@@ -712,11 +754,8 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
             sys.path.insert(0, os.getcwd())
         atexit._clear()
         main[0] = main_module(request, source)
-        if mode == "script":  # the one that came from the zygote does not know that this is a file
-            sys.stdin = sys.__stdin__ = open(0, errors="surrogateescape", newline="\n", closefd=False)
-            sys.stdin.buffer.raw.name = "<stdin>"
         if mode == "verify":
-            os._exit(verify(json.loads(source), Peer(3, None, 4)))
+            os._exit(verify(test, Peer(3, None, 4), compiled))
         program, wanted = marshal.loads(compiled)
         if request["prelude"]:  # only the names in use: to touch an object is to copy its page
             vars(builtins if mode == "serve" else main[0]).update((name, prelude()[name]) for name in wanted)
@@ -724,10 +763,11 @@ def child(request: dict, fds: list[int], ready: int, *machine) -> None:
         exec(program, vars(main[0]))
         if mode == "serve":
             Peer(3, main[0]).serve()
+            os._exit(0 if all([flushed(sys.stdout), flushed(sys.stderr)]) else 120)  # the verifier has what it wanted
         status = 0
     except BaseException as error:
         status = report(error)
-    leave(status, main)
+    leave(status, main, request["tells"])
 
 
 # ---------------------------------------------------------------------------------------------------- the caller's side
@@ -736,12 +776,15 @@ class Zygote:
 
     def __init__(self, outer: str, numpy: bool):
         if ARCH is None or not sys.platform.startswith("linux"):
-            raise ValueError(f"sandbox: needs Linux on x86_64 or aarch64, this is {sys.platform} on {platform.machine()}")
+            here = f"{sys.platform} on {platform.machine()}"
+            raise ValueError(f"sandbox: needs Linux on x86_64 or aarch64, this is {here}")
         if outer not in ("", "firejail"):
             raise ValueError(f'sandbox: outer={outer!r} is unknown; use "" or "firejail"')
-        command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote", *["--numpy"] * numpy]
+        command = [sys.executable, "-s", "-P", "-B", "-X", "utf8", os.path.abspath(__file__), "--zygote",
+                   *["--numpy"] * numpy]
         if outer == "firejail":
-            command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown", *command]
+            command = ["firejail", "--quiet", "--noprofile", "--net=none", "--private-dev", "--deterministic-shutdown",
+                       *command]
         # one hash seed, so that a verdict can be repeated; one malloc arena, since each takes 64 MB of address space
         environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
         environment |= {f"{k}_NUM_THREADS": "1" for k in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
@@ -771,7 +814,8 @@ class Zygote:
         self.layers, self.hello = set(hello["layers"]), hello
 
     def execute(self, jobs: list[tuple[dict, list[int]]], channel: tuple, backstop_s: float) -> list[dict]:
-        """Runs one program, or a program's child and its verifier (the last job, whose end ends the others); replies in order.
+        """Runs one program, or a program's child and its verifier (the last job, whose end ends the others); replies in
+        order.
 
         `channel`: sockets to close once they are sent, so that each side sees the other's end."""
         first = self.number
@@ -847,7 +891,8 @@ def zygote_for(outer: str = "", require: str = "", processes: int = 1, numpy: bo
     if missing and require == "full":
         raise ValueError(f'sandbox: require="full", but this machine refuses {", ".join(missing)}')
     if "seccomp" not in missing and "private_root" in missing and "landlock" in missing or "seccomp" in missing:
-        raise ValueError(f"sandbox: too little protection here, missing {', '.join(missing)}; untrusted programs are not run")
+        raise ValueError(f"sandbox: too little protection here, missing {', '.join(missing)}; untrusted programs are "
+                         "not run")
     if processes > 1 and "pid_namespace" in missing:
         raise ValueError("sandbox: processes > 1 needs a PID namespace, which this machine refuses; "
                          "what a program started could stay behind")
@@ -875,16 +920,19 @@ def memory_file(data: bytes = b"") -> int:
     return fd
 
 
+PLANS: dict[tuple[str, bool], bytes] = {}  # what `analyse` said of the last tests, by their text and the zygote
+
+
 class Program:
     """One program with its limits; `once` runs it. Its memory files are closed at the end of the `with`."""
 
-    def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float, processes: int,
-                 prelude: bool, outer: str, require: str):
+    def __init__(self, code: str, *, timeout_s: float, wall_s: float | None, memory_mb: int, output_mb: float,
+                 processes: int, prelude: bool, outer: str, require: str):
         self.code, self.outer, self.require, self.numpy = code, outer, require, bool(NUMPY.search(code))
         self.limits = {"cpu_s": timeout_s, "wall_s": wall_s or 3 * timeout_s + 2,
                        "memory_bytes": (memory_mb << 20) + MOST_STACK * ("stack_size" in code),
                        "output_bytes": int(output_mb * (1 << 20)), "processes": processes, "prelude": prelude,
-                       "dev_stdin": bool(OWN.search(code)), "scratch": ""}
+                       "scratch": ""} | {need: bool(mention.search(code)) for need, mention in MENTIONS.items()}
 
     def __enter__(self) -> Program:
         self.files = [memory_file(self.code.encode("utf-8", "surrogatepass")), memory_file()]
@@ -895,7 +943,8 @@ class Program:
             os.close(fd)
 
     def once(self, stdin: str | bytes = "", test: dict | None = None) -> tuple[RunResult, int | None]:
-        """Runs the program on `stdin`, or serves the calls of `test`; returns its result and the verifier's exit code."""
+        """Runs the program on `stdin`, or serves the calls of `test`; returns its result and the verifier's exit
+        code."""
         data = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else stdin
         with contextlib.ExitStack() as stack:
             def new(content: bytes = b"") -> int:
@@ -903,19 +952,21 @@ class Program:
                 stack.callback(os.close, fd)
                 return fd
 
-            out, err = new(), new()
+            out, err, numpy = new(), new(), self.numpy
             jobs, channel = [(self.limits | {"mode": "script"}, [new(data), out, err, *self.files])], ()
             if test is not None:
                 ours, theirs = channel = [stack.enter_context(end) for end in socket.socketpair()]
                 verr = new()
-                clock = new()
+                clock, text = new(), json.dumps(test)
+                numpy = self.numpy or bool(NUMPY.search(text))
+                plan = new(PLANS.get((text, numpy), b""))
                 jobs[0] = (self.limits | {"mode": "serve"}, [*jobs[0][1], theirs.fileno(), clock])
                 spec = self.limits | {
                     "mode": "verify", "private": test["kind"] == "pytest", "prelude": True, "memory_bytes": 1 << 30,
+                    "home": self.limits["home"] or bool(MENTIONS["home"].search(text)),
                     "cpu_s": self.limits["cpu_s"] + 10,
                     "wall_s": self.limits["wall_s"] + 1}  # times STARVED; it ends when the program's child does
-                jobs.append((spec, [new(), new(), verr, new(json.dumps(test).encode()), new(), ours.fileno(), clock]))
-            numpy = self.numpy or test is not None and bool(NUMPY.search(json.dumps(test)))
+                jobs.append((spec, [new(), new(), verr, new(text.encode()), plan, ours.fileno(), clock]))
             try:
                 zygote = zygote_for(self.outer, self.require, self.limits["processes"], numpy)
                 with zygote.lock:
@@ -931,6 +982,11 @@ class Program:
                         raise
             except SandboxError as error:
                 return RunResult("sandbox_error", "", str(error), None, 0.0), None
+            if test is not None and test["kind"] != "call" and (text, numpy) not in PLANS:
+                if len(PLANS) >= 256:
+                    PLANS.clear()
+                if found := contents(plan):  # not where the program's end was the verifier's first
+                    PLANS[text, numpy] = found
             reply, limit = replies[0], self.limits["output_bytes"]
             full = any(os.fstat(fd).st_size >= limit for fd in (out, err))
             stderr = contents(err, limit).decode("utf-8", "replace")
@@ -952,24 +1008,26 @@ class Program:
             return result, replies[1]["code"] if test is not None else None
 
 
-def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: float | None = None, memory_mb: int = 1024,
-        output_mb: float = 16, processes: int = 1, outer: str = "", require: str = "") -> RunResult:
+def run(code: str, stdin: str | bytes = "", *, timeout_s: float = 10.0, wall_s: float | None = None,
+        memory_mb: int = 1024, output_mb: float = 16, processes: int = 1, outer: str = "",
+        require: str = "") -> RunResult:
     """Runs a program on one input. Never raises for what a program does.
 
-    `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits; one that
-    computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the interpreter's. `output_mb`: of
-    stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to that many processes and threads
-    at a time (each process has the limits for itself). Raises ValueError for a machine that cannot confine (or not as
-    `require="full"` asks) and for an unknown `outer`."""
+    `timeout_s`: CPU seconds. `wall_s`: wall seconds, 3 * timeout_s + 2 by default, for a program that sleeps or waits;
+    one that computes on an overloaded machine gets 10 times as much. `memory_mb`: address space beyond the
+    interpreter's. `output_mb`: of stdout, of stderr and of any file. `processes`: above 1 the program may fork, up to
+    that many processes and threads at a time (each process has the limits for itself). Raises ValueError for a machine
+    that cannot confine (or not as `require="full"` asks) and for an unknown `outer`."""
     options = dict(timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=processes)
     with Program(code, **options, prelude=False, outer=outer, require=require) as program:
         return program.once(stdin)[0]
 
 
 def same_output(output: str, expected: str, compare: str = "exact", tolerance: float | None = None) -> bool:
-    """`exact`: equal lines; trailing whitespace, trailing empty lines and line ends do not count. With `tolerance`, tokens that
-    are numbers on both sides may differ by it, absolutely or relatively (the layout of the white space then does not count).
-    `livecodebench`: every line stripped; lines are equal as text or as sequences of decimal numbers."""
+    """`exact`: equal lines; trailing whitespace, trailing empty lines and line ends do not count. With `tolerance`,
+    tokens that are numbers on both sides may differ by it, absolutely or relatively (the layout of the white space then
+    does not count). `livecodebench`: every line stripped; lines are equal as text or as sequences of decimal
+    numbers."""
     if compare not in ("exact", "livecodebench"):
         raise ValueError(f'sandbox: compare={compare!r} is unknown; use "exact" or "livecodebench"')
     if compare == "livecodebench":
@@ -1014,7 +1072,8 @@ def as_cases(tests: dict | list[dict]) -> list[dict]:
     if isinstance(tests, list) and tests and all(isinstance(test, dict) and "kind" in test for test in tests):
         return tests
     if not isinstance(tests, dict) or not any(key in tests for key in ("inputs", "functional", "pytest")):
-        raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or {"pytest"}')
+        raise ValueError('sandbox: tests must be {"inputs", "outputs"} (with "fn_name" for calls), {"functional"} or '
+                         '{"pytest"}')
     if "inputs" in tests:
         inputs, outputs = tests["inputs"], tests.get("outputs")
         if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
@@ -1026,9 +1085,11 @@ def as_cases(tests: dict | list[dict]) -> list[dict]:
         cases = []
         for args, expected in zip(inputs, outputs):
             try:
-                args = [json.loads(line) for line in args.splitlines() if line.strip()] if isinstance(args, str) else args
+                if isinstance(args, str):
+                    args = [json.loads(line) for line in args.splitlines() if line.strip()]
             except ValueError:
-                raise ValueError(f"sandbox: a function test's input must be one JSON value a line, got {args[:60]!r}") from None
+                raise ValueError("sandbox: a function test's input must be one JSON value a line, got "
+                                 f"{args[:60]!r}") from None
             if isinstance(expected, str) and isinstance(inputs[0], str):
                 with contextlib.suppress(ValueError):
                     expected = json.loads(expected)
@@ -1059,12 +1120,12 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
               output_mb: float = 16, prelude: bool = True, outer: str = "", require: str = "") -> list[TestResult]:
     """Runs a program against the tests of one problem; the results are in the order of the tests.
 
-    `tests`: {"inputs", "outputs"}: stdin programs; with "fn_name": calls of that function or method of Solution, the inputs lists
-    of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest": str}: one result.
-    `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every program. `compare`, `tolerance`:
-    see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the first that failed (timed out). `prelude`:
-    LeetCode's names are defined (for stdin programs only with `compare` "livecodebench"). Raises ValueError for tests
-    in no published format, and for pytest files without pytest."""
+    `tests`: {"inputs", "outputs"}: stdin programs; with "fn_name": calls of that function or method of Solution, the
+    inputs lists of arguments or JSON lines; {"functional": str | [str]}: assert code, one result a string; {"pytest":
+    str}: one result. `timeout_s` is CPU time a test. `max_tests`: of more tests a fixed sample, the same for every
+    program. `compare`, `tolerance`: see `same_output`. `early_stop`: "fail" or "timeout" skips the tests after the
+    first that failed (timed out). `prelude`: LeetCode's names are defined (for stdin programs only with `compare`
+    "livecodebench"). Raises ValueError for tests in no published format, and for pytest files without pytest."""
     cases = as_cases(tests)
     if early_stop not in ("", "fail", "timeout"):
         raise ValueError(f'sandbox: early_stop={early_stop!r} is unknown; use "", "fail" or "timeout"')
@@ -1076,8 +1137,8 @@ def run_tests(code: str, tests: dict, *, timeout_s: float = 10.0, memory_mb: int
         raise ValueError("sandbox: the tests need pytest, which is not installed; pip install pytest")
     if cases[0]["kind"] == "stdin" and compare != "livecodebench":  # which defines them for its stdin programs too
         prelude = False
-    with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1, prelude=prelude,
-                 outer=outer, require=require) as program:
+    with Program(code, timeout_s=timeout_s, wall_s=wall_s, memory_mb=memory_mb, output_mb=output_mb, processes=1,
+                 prelude=prelude, outer=outer, require=require) as program:
         for case in cases:
             last = results[-1].status if results else "ok"
             if last == "skipped" or early_stop == "fail" and last != "ok" or early_stop == "timeout" == last:

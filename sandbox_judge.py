@@ -43,6 +43,7 @@ import copy
 import functools
 import importlib
 import json
+import marshal
 import math
 import operator
 import os
@@ -305,8 +306,10 @@ FIXED = {f"__{name}__" for name in "init new class module qualname doc dict weak
 IMMUTABLE = (int, str, float, complex, bytes, tuple, frozenset)
 
 
-def content_kinds() -> dict[type, tuple]:
-    """{builtin type: (values of x, a new x of a class and values, fill x)}: contents that both sides hold alike."""
+@functools.cache
+def content_kinds() -> tuple[dict[type, tuple], dict[str, type]]:
+    """{builtin type: (values of x, a new x of a class and values, fill x)}: contents that both sides hold alike; and
+    the types by name."""
     import collections as c
 
     new = lambda base: lambda cls, v: base.__new__(cls)
@@ -396,7 +399,7 @@ def content_kinds() -> dict[type, tuple]:
         body = lambda x: list(x.flat) if x.dtype.hasobject else [x.tobytes().decode("latin-1")]
         kinds[n.ndarray] = (lambda x: head(x) + body(x),
                             lambda cls, v: new_array(v), fill_array)
-    return kinds
+    return kinds, {kind.__name__: kind for kind in kinds}
 
 
 class Ref(int):
@@ -601,8 +604,7 @@ class Peer:
         self.queue: list[int] = []
         self.todo: list[tuple] = []
         self.drops: list[int] = []
-        self.kinds, self.names = content_kinds(), {}
-        self.names = {k.__name__: k for k in self.kinds}
+        self.kinds, self.names = content_kinds()
         self.room = 1000  # so many stand-ins before those that are gone are looked for
         self.depth, self.used, self.trust, self.loop, self.flags, self.waited = 0, 0, False, None, {}, 0.0
         self.nodes = True  # ListNode and TreeNode are held on both sides
@@ -810,9 +812,9 @@ class Peer:
     def do_name(self, name: str) -> Any:
         return getattr(sys.modules.get("solution", self.module), name)
 
-    def do_entry(self, name: str) -> Any:
-        """Of an fn_name row: a method of Solution wherever there is one, as LiveCodeBench does."""
-        return getattr(self.module.Solution() if hasattr(self.module, "Solution") else self.module, name)
+    def do_entry(self, name: str, *args) -> Any:
+        """Calls the entry of an fn_name row: a method of Solution wherever there is one, as LiveCodeBench does."""
+        return getattr(self.module.Solution() if hasattr(self.module, "Solution") else self.module, name)(*args)
 
     def do_module(self) -> Any:
         return self.module
@@ -1403,12 +1405,13 @@ def number_keys(x: Any) -> Any:
         return x
 
 
-def verify(test: dict, peer: Peer) -> int:
-    """The verifier's whole life: a test against the program on the other end; returns PASS, WRONG or ERROR."""
+def verify(test: dict, peer: Peer, plan: bytes) -> int:
+    """The verifier's whole life: a test against the program on the other end; returns PASS, WRONG or ERROR. `plan`: of
+    an assert or pytest test, what `analyse` says."""
     try:
         if test["kind"] == "call":
             return PASS if verify_call(test) else WRONG
-        return verify_code(test, peer)
+        return verify_code(test, peer, *marshal.loads(plan))
     except AssertionError:
         traceback.print_exc(limit=-2)
         return WRONG
@@ -1421,7 +1424,7 @@ def verify(test: dict, peer: Peer) -> int:
 
 def verify_call(test: dict) -> bool:
     name, expected, tolerance = test["fn_name"], test["expected"], test["tolerance"]
-    result = PEER.request("entry", name)(*number_keys(test["args"]))
+    result = PEER.request("entry", name, *number_keys(test["args"]))
     # APPS writes some expected values wrapped in a list of one
     wanted = [expected, number_keys(expected), *(expected if isinstance(expected, list) and len(expected) == 1 else [])]
     return any(same(result, w, tolerance) for w in wanted)
@@ -1459,31 +1462,42 @@ def patched_names(tree: ast.AST) -> list[list[str]]:
     return [list(row) for row in sorted(rows) if row[0].split(".")[0] in LIBRARIES]
 
 
-def verify_code(test: dict, peer: Peer) -> int:
-    code, pytest = test["code"], test["kind"] == "pytest"
+def analyse(code: str, pytest: bool) -> bytes:
+    """What `verify_code` must know of a test whatever the program: it is found out once for all programs. Raises
+    SyntaxError."""
     tree, owned = ast.parse(code), program_names(code)
     named = imported(tree)
     plainly = called_plainly(tree, owned | named)
+    helpers = {name for name in free_names(code) - owned if name in prelude()}
     operators = Operators(made(tree, owned | named, modules_of_the_program(tree)))
     tree = operators.visit(tree)
     if pytest and operators.count:
         code = ast.unparse(tree)
         tree = ast.parse(code)
-    builtins.__operator__ = use_operator
-    folder = "/verifier" if os.path.isdir("/verifier") else os.getcwd()
-    path = os.path.join(folder, "test_solution.py" if pytest else "test.py")
     stop = {"StopIteration", "StopAsyncIteration"}
     expects = lambda parts: any(stop & names_under(p) for p in parts if p is not None)
     stops = [[n.lineno, n.end_lineno] for n in ast.walk(tree) if expects(
         [i.context_expr for i in n.items] if isinstance(n, (ast.With, ast.AsyncWith)) else
         [h.type for h in n.handlers] if isinstance(n, ast.Try) else n.args if isinstance(n, ast.Call) else [])]
     told = lambda pattern: re.search(pattern, code) is not None
-    flags = {"file": path, "stops": stops, "patched": patched_names(tree), "cwd": told("chdir"),
+    flags = {"file": "test.py", "stops": stops, "patched": patched_names(tree), "cwd": told("chdir"),
              "seed": told(r"seed\(|setstate"),
              "output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"),
              "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
-             "inspect": test["inspect"] or told("inspect|signature|annotations|hints"),
+             "inspect": told("inspect|signature|annotations|hints"),
              "nodes": not told(r"(solution\b.*|import.*)(List|Tree)Node")}
+    text = code if pytest else compile(tree, "test.py", "exec", dont_inherit=True)
+    return marshal.dumps((text, owned, plainly, helpers if "*" in named else None, flags))
+
+
+def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set[str], helpers: set[str] | None,
+                flags: dict) -> int:
+    """`code`: compiled, or the text of a pytest file. `helpers`: of a test with `from solution import *`, the names of
+    the prelude that it uses."""
+    flags["inspect"] |= test["inspect"]
+    if test["kind"] == "pytest":
+        flags["file"] = os.path.join("/verifier" if os.path.isdir("/verifier") else os.getcwd(), "test_solution.py")
+    builtins.__operator__ = use_operator
     for owner in [random, getattr(sys.modules.get("numpy"), "random", None)] if flags["seed"] else []:
         if owner is not None:
             owner.seed = lambda *a, seed=owner.seed: (peer.known.pop("seed", None), seed(*a))[1]
@@ -1491,20 +1505,20 @@ def verify_code(test: dict, peer: Peer) -> int:
     peer.known["environ"], peer.known["cwd"], peer.flags = peer.environment(), os.getcwd(), flags
     peer.surroundings()
     solution = sys.modules["solution"] = Solution("solution")
-    if "*" in named:
+    if helpers is not None:
         theirs = set(dir(solution))
         listed = program_name("__all__") if "__all__" in theirs else [n for n in theirs if not n.startswith("_")]
-        helpers = {n: undecided(n, plainly) for n in free_names(code) - owned if n in prelude() and n in listed}
+        found = {name: undecided(name, plainly) for name in helpers if name in listed}
         space = types.ModuleType.__dict__["__dict__"].__get__(solution)
-        space.update(helpers, __all__=[*helpers, *(owned & set(listed) & theirs)])
+        space.update(found, __all__=[*found, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
-    if pytest:
-        passed = verify_pytest(code, path, folder)
+    if test["kind"] == "pytest":
+        passed = verify_pytest(code, flags["file"])
     else:
         names = Names(owned, plainly)
         sys.modules["__main__"] = Main(names)
         try:
-            exec(compile(tree, path, "exec", dont_inherit=True), names)
+            exec(code, names)
             passed = True
         except SystemExit as error:
             passed = error.code in (None, 0, False) and id(error) not in peer.raised
@@ -1515,10 +1529,11 @@ def verify_code(test: dict, peer: Peer) -> int:
     return PASS if passed and peer.used else WRONG
 
 
-def verify_pytest(code: str, path: str, folder: str) -> bool:
+def verify_pytest(code: str, path: str) -> bool:
     """Runs the file by pytest, as pytest counts: nothing failed, and something passed (or failed as its xfail says)."""
     import pytest
 
+    folder = os.path.dirname(path)
     with open(path, "w") as f:
         f.write(code)
     if "hypothesis" in code:

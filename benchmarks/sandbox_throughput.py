@@ -1,8 +1,8 @@
 """How fast the code sandbox is: programs of 16 small stdin tests a second, against one Firejail (or one bare python)
 per test.
 
-    python benchmarks/sandbox_throughput.py            # table, batch of 1,024, figures/sandbox_throughput.png; 4
-    minutes python benchmarks/sandbox_throughput.py --quick    # shorter rounds, batch of 128
+    python benchmarks/sandbox_throughput.py            # table, batch of 1,024, figures/sandbox_throughput.png; 4 min
+    python benchmarks/sandbox_throughput.py --quick    # shorter rounds, batch of 128
     python benchmarks/sandbox_throughput.py --leaks    # 10,000 executions in one process: memory and descriptors
 
 The ways are interleaved in rounds on the same machine, so that its other load hits all of them; the ratios are those of

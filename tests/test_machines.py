@@ -20,7 +20,7 @@ STEPS = 4
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "ip", "namespaces")]
 # Times, and the only figure that shows the rounding of another number of threads (1e-7; a rank alone on its machine has more).
 LEFT_OUT = {"rollout_s", "reward_s", "train_s", "sync_s", "step_s", "rollout_logprob_diff"}
-FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 8, "--minibatch_prompts", 2, "--max_response_tokens", 48,
+FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 4, "--minibatch_prompts", 2, "--max_response_tokens", 32,
          "--reward_workers", 1, "--lr", "3e-4", "--warmup_steps", 0, "--no_think_end", 0.5, "--no_think_start", -0.5, "--save_every", 1,
          "--eval_file=", "--keep_checkpoints", 10]
 
@@ -115,7 +115,7 @@ def test_two_machines_give_the_metrics_of_one(machines, model, one_machine, tmp_
     assert "2 rank(s)" in (tmp_path / "machine0.log").read_text() and "rank(s)" not in (tmp_path / "machine1.log").read_text()
 
 
-@pytest.mark.parametrize("lost, how", [(1, "killed"), (0, "killed"), (1, "unplugged")])
+@pytest.mark.parametrize("lost, how", [(0, "killed"), (1, "unplugged")])
 def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, model, one_machine, tmp_path, lost, how):
     """A killed machine closes its connections; one that is unplugged says nothing, and rank_timeout_s ends the wait for it."""
     flags, limit = flags_of(model, tmp_path / "run"), 20
