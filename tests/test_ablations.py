@@ -24,7 +24,7 @@ def ablate(*args) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
     """Two cells of one seed: half-learnt sums, two steps. A second call adds a seed, runs only that, and draws both."""
-    monkeypatch.setitem(toy.SFT_TRACES, "math", 3072)
+    monkeypatch.setitem(toy.SFT_TRACES, "math", 2048)
     monkeypatch.setitem(toy.SFT_FLAGS, "math", [*toy.WARM_UP, "--global_batch", "16"])
     toy.prepare(str(tmp_path / f"toy_{ablations.TOY[4:]}_sft"), ablations.TOY[4:])
     flags = ["clipping", "--steps", 2, "--cells", "hardly/clip_higher", "acts/gppo", "--out", tmp_path, "--figures", tmp_path]

@@ -78,7 +78,7 @@ def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo") 
     for rank, name in enumerate(machines):
         env = forked.world(rank, 2, 29500) | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "10.77.0.1", "GLOO_SOCKET_IFNAME": "veth0"}
         processes.append(forked.start(stage, *flags, out=folder / f"machine{rank}.log", cwd=folder, env=env, network=f"/run/netns/{name}"))
-    assert forked.wait(processes, 600) == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
+    assert forked.wait(processes, 180) == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
 
 
 def metrics_of(out: Path) -> list[dict]:
