@@ -410,8 +410,7 @@ def curate(cfg: Config) -> None:
     tasks = zip(parts(cfg.generations, "generations"), starts)
     with open(partial["sft.jsonl"], "wb") as file, tqdm(total=len(traces), desc="writing", delay=1, leave=False) as bar:
         for _, (lines, texts, count) in in_parallel(sft_lines, tasks, cfg.workers):
-            file.write(lines)
-            bar.update(count)
+            file.write(lines), bar.update(count)
             for at, text in texts.items():
                 shown[traces[at]].append(text)
     with open(partial["rl.jsonl"], "wb") as file:
