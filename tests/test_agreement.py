@@ -161,7 +161,7 @@ def test_no_forgery_passes():
 @pytest.mark.parametrize("corpus, least, share", [("stdin", 200, 0.98), ("functions", 300, 0.93)])
 def test_verdicts_are_those_of_cpython(corpus, least, share):
     lines, count, right = disagreements(corpus, every=EVERY if corpus == "functions" else 1)
-    assert count >= least and 0.5 * count < right < 0.9 * count, (count, right)
+    assert count >= least and 0.4 * count < right < 0.9 * count, (count, right)
     assert len(lines) <= (1 - share) * count, "\n".join(lines)
 
 
