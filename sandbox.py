@@ -600,11 +600,11 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
-    scratch = request["scratch"] or "/"
+    scratch, apart = request["scratch"] or "/", os.path.isdir("/.tmp")
     if {"user_namespace", "private_root"} <= layers:
         # of the program and of its verifier: a test reads what the program writes, and the reverse
         scratch = "/box/tmp"
-        if os.path.isdir("/.tmp"):
+        if apart:
             call("unshare", NEWNS)
             mount_scratch()
         if request["mode"] == "verify" and request["private"]:  # the test itself is nowhere in the program's namespace
@@ -616,13 +616,12 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
             os.sendfile(f.fileno(), 0, 0, 1 << 30)
     if abi:
-        places = [scratch, "/tmp" if scratch == "/box/tmp" else "/", "/verifier" if request.get("private") else "/"]
-        places = [p for p in places if p != "/" and os.path.isdir(p)]
+        wanted = (scratch, scratch != "/"), ("/tmp", apart), ("/verifier", request.get("private"))
+        places = [place for place, here in wanted if here and os.path.isdir(place)]
         install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places)])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64,
-              "MEMLOCK": 0,
               "NPROC": 2 + request["processes"] if request["processes"] > 1 else 72,  # two are the zygote's; 64 threads
-              "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
+              "MEMLOCK": 0, "AS": base + request["memory_bytes"], "MSGQUEUE": 0, "RTPRIO": 0}
     for name, value in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
         if number is not None:
@@ -704,11 +703,13 @@ def leave(status: int, main: list[types.ModuleType], tells: bool, leave_now=os._
     """Ends a program as CPython does (Py_FinalizeEx), in its order, but takes down the program's own module only, of
     which `main` holds the one reference, and that where it tells in the output."""
     for end in (threading._shutdown if _thread._count() else int, atexit._run_exitfuncs):
-        with contextlib.suppress(BaseException):
+        try:
             end()
+        except BaseException:
+            pass
     good = [flushed(getattr(sys, name, None)) for name in ("stdout", "stderr")]
-    with contextlib.suppress(BaseException):
-        if tells:
+    if tells:
+        with contextlib.suppress(BaseException):
             gc.collect()
             sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
             sys.modules.pop("__main__", None)
