@@ -44,7 +44,6 @@ import ctypes
 import errno
 import functools
 import gc
-import importlib.metadata
 import importlib.util
 import io
 import json
@@ -527,8 +526,8 @@ def zygote_main() -> None:
         if request.get("import"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(request["import"])
-                # half a second a test, if each test loaded them
-                for plugin in importlib.metadata.entry_points(group="pytest11"):
+                metadata = importlib.import_module("importlib.metadata")  # brings many modules: only where it is needed
+                for plugin in metadata.entry_points(group="pytest11"):  # half a second a test, if each loaded them
                     importlib.import_module(plugin.module)
         elif "kill" in request:
             for fd, job in list(jobs.items()):
