@@ -417,10 +417,10 @@ class RewardPool:
                              'RewardPool under `if __name__ == "__main__":`')
         if importlib.util.find_spec("math_verify") is None:
             raise ValueError("math_verify is not installed; pip install math-verify")
-        import pebble  # noqa: F401  (in this thread: where it is missing, the caller hears of it)
-
         if rewards_file:
             load(rewards_file)
+        # here: score() on a machine under test needs neither this nor sympy; and not in the thread, which nobody hears
+        self._process_pool = importlib.import_module("pebble").ProcessPool
         self.options, self.timeout_s = Options(**score_options), timeout_s
         self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
         self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time
@@ -435,10 +435,8 @@ class RewardPool:
 
     def _keep(self) -> None:
         """Starts pebble's pool and replaces it if it breaks (pebble gives up if a worker is killed while idle)."""
-        from pebble import ProcessPool  # here, not on top: score() on a machine under test needs neither this nor sympy
-
         while True:
-            pool = ProcessPool(self.workers, initializer=start_worker, context=CleanSpawn(),
+            pool = self._process_pool(self.workers, initializer=start_worker, context=CleanSpawn(),
                                initargs=(os.getpid(), list(FILES), script_of_main()))
             pool.schedule(os.getpid)  # starts the workers now
             with self._lock:
