@@ -60,7 +60,7 @@ class Config:
     # filters
     filters: Names = "duplicate_prompts,decontaminate,duplicate_responses,truncated,per_prompt"  # in this order
     ngram: Count = 9  # decontaminate: words in a row that a prompt shares with a benchmark (§3.1)
-    common_ngrams: Share = 1.0  # decontaminate: n-grams in more than this share of a benchmark do not count
+    ignore: str = ""  # decontaminate: a regular expression for fixed instructions, taken out of prompts and benchmarks
     near: Share = 0.8  # near_duplicate_*: Jaccard similarity of the 5-grams of words, estimated by MinHash
     repeat_words: Count = 20  # repetition: so many words in a row
     repeat_times: Count = 5  # occur at least so often
@@ -219,11 +219,8 @@ def load_benchmarks(cfg: Config) -> dict[tuple[str, ...], str]:
     """n-gram -> the first benchmark problem that holds it."""
     found: dict[tuple[str, ...], str] = {}
     for name, problems in benchmark_texts(cfg.benchmarks, "benchmarks"):
-        grams = [(number, set(ngrams(text, cfg.ngram))) for number, text in problems]
-        holders = Counter(gram for _, its in grams for gram in its)
-        for number, its in grams:
-            found |= {gram: f"{name} {number}" for gram in its
-                      if gram not in found and holders[gram] <= cfg.common_ngrams * len(grams)}
+        for number, text in problems:
+            found |= {gram: f"{name} {number}" for gram in ngrams(text, cfg.ngram, cfg.ignore) if gram not in found}
     return found
 
 
@@ -245,7 +242,7 @@ def problem_facts(row: dict) -> tuple:
                 check(truth)
     except ValueError as error:
         refused = str(error)
-    match = next((gram for gram in ngrams(text, shared.cfg.ngram) if gram in shared.grams), None)
+    match = next((gram for gram in ngrams(text, shared.cfg.ngram, shared.cfg.ignore) if gram in shared.grams), None)
     rl = {"data_source": name, "prompt": messages, "reward_model": {"ground_truth": truth, "style": "rule"},
           "extra_info": extra | {"source": source}}
     facts = (source, digest(folded(text)), kind, refused, truth is not None, tests,
@@ -438,6 +435,7 @@ def check_config(cfg: Config) -> Config:
         die("benchmarks: decontaminate needs some, e.g. --benchmarks aime24 aime25; or leave it out of --filters")
     if "quotas" in shared.filters and not re.fullmatch(r"[^,]+=\d+(,[^,]+=\d+)*", cfg.quotas):
         die(f"quotas must be SOURCE=TRACES, *=TRACES for all others, several with commas; got {cfg.quotas!r}")
+    re.compile(cfg.ignore)
     return cfg
 
 
@@ -446,5 +444,7 @@ if __name__ == "__main__":
         curate(check_config(read_config(Config, sys.argv[1:], MOST_USED)))
     except OSError as error:
         die(f"{one_line(error)}; nothing is finished, the same command starts over")
+    except re.error as error:
+        die(f"ignore: {error.pattern!r} is no regular expression: {error}")
     except KeyboardInterrupt:
         die("interrupted; the same command starts over", 130)

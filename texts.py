@@ -28,8 +28,10 @@ def folded(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def ngrams(text: str, n: int) -> Iterable[tuple[str, ...]]:
-    """All runs of n words (letters and digits, folded). Of a shorter text the whole, so that it still equals itself."""
+def ngrams(text: str, n: int, ignore: str = "") -> Iterable[tuple[str, ...]]:
+    """All runs of n words (letters and digits, folded) without what the expression `ignore` matches. Of a shorter text
+    the whole, so that it still equals itself."""
+    text = re.sub(ignore, " ", text) if ignore else text
     words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     return zip(*(words[i:] for i in range(n))) if len(words) >= n else [tuple(words)] if words else []
 

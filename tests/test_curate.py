@@ -337,17 +337,25 @@ def test_words(tmp_path, prompt, found):
     assert ("a" not in rl) == found
 
 
-def test_phrases_of_a_benchmark_can_be_left_out(tmp_path):
+def test_fixed_instructions_can_be_left_out(tmp_path):
+    """Also where a 9-gram has words of the instruction and words beside it that two problems happen to share."""
     suffix = "Please reason step by step, and put your final answer within \\boxed{}."
     rows = [{"problem": f"What is {n} squared? {suffix}", "answer": n * n} for n in range(10)]
     path = write(tmp_path / "bench.jsonl", rows)
-    problems = [problem("a", f"What is the capital of France? {suffix}"),
-                problem("b", "What is 7 squared? Please reason step by step.")]
+    problems = [problem("a", f"How much is 5 squared? {suffix}"),
+                problem("b", "First of all: What is 7 squared? And then: how much is that times 7?")]
+    rows += [{"problem": "Now what is 7 squared? And then: how much is that times 7?", "answer": 343}]
+    path = write(tmp_path / "bench.jsonl", rows)
     with pytest.raises(SystemExit):  # by the letter every prompt shares the phrase
         curated(tmp_path, [trace("a", 0)], problems, "decontaminate", benchmarks=path)
-    knobs = dict(benchmarks=f"mine={path}", common_ngrams=0.5)
+    knobs = dict(benchmarks=f"mine={path}", ignore=r"Please reason .* within \\boxed{}\.")
     _, rl, removed = curated(tmp_path, [trace("a", 0)], problems, "decontaminate", **knobs)
-    assert rl == ["a"] and removed["b"].endswith("with mine 7")
+    assert rl == ["a"] and removed["b"].endswith("with mine 10")
+
+
+def test_an_expression_that_is_none_is_one_line(tmp_path):
+    done = command("--generations", "x.jsonl", "--filters", "truncated", "--ignore", "(", "--output_dir", tmp_path / "out")
+    assert done.returncode == 2 and "ignore" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- rows, files
