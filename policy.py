@@ -72,6 +72,12 @@ def load_policy(cfg, path: str) -> nn.Module:
     return lm
 
 
+def size_of(lm: nn.Module) -> str:
+    """How many parameters there are, and how many are trained where not all (LoRA)."""
+    whole, trained = lm.num_parameters() / 1e6, lm.num_parameters(only_trainable=True) / 1e6
+    return f"{whole:.1f}M parameters" + (f" ({trained:.3g}M trained)" if trained < whole else "")
+
+
 def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
     """(tokens that end a response, padding token)."""
     eos = generation_config.eos_token_id
@@ -145,20 +151,24 @@ class HeadLogprobs(torch.autograd.Function):
     def backward(ctx, grad, _):
         hidden, weight, targets, lse = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # LoRA: none
         with torch.autocast(hidden.device.type, enabled=False):
             for part, x in HeadLogprobs.chunks(hidden, weight, ctx.temperature, ctx.chunk):
                 h, g = hidden[part], grad[part, None] / ctx.temperature
                 x.sub_(lse[part, None]).exp_().mul_(-g).scatter_add_(-1, targets[part, None], g)
                 x = x.to(h.dtype)
                 torch.mm(x, weight.to(h.dtype), out=grad_hidden[part])
+                if grad_weight is None:
+                    continue
                 if h.is_cuda and h.dtype != torch.float32:  # the sum over chunks is rounded once, not every time
                     torch.addmm(grad_weight, x.t(), h, out_dtype=torch.float32, out=grad_weight)
                 elif h.dtype != torch.float32:
                     grad_weight += x.t() @ h
                 else:
                     grad_weight.addmm_(x.t(), h)
-        return grad_hidden.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), None, None, None, None
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(ctx.dtypes[1])
+        return grad_hidden.to(ctx.dtypes[0]), grad_weight, None, None, None, None
 
 
 class Policy(nn.Module):

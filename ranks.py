@@ -23,15 +23,17 @@ import torch.distributed.checkpoint as dcp
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from lora import adapted, add_adapters, plain_weights, save_adapter
 from policy import Policy, end_of_turn
 from runs import Stop, check_room, checkpoints, cores_per_rank, die, one_line, rank_lost, signals
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a checkpoint of one process is meant
 FILE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError,
                dcp.api.CheckpointException)  # a full disk or a damaged file comes as any of these
+TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)  # LoRA's frozen model is no part of a checkpoint
 
 
 def make_accelerator(cfg):
@@ -100,9 +102,13 @@ def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | N
     seen = gather_object([out.is_dir()])
     if not all(seen):
         die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share its file system")
-    check_room(out, sum(p.numel() for p in lm.parameters()), accelerator.mixed_precision)
+    parameters = lm.num_parameters()
+    if cfg.lora_rank:
+        add_adapters(lm, cfg, accelerator)
     policy = Policy(lm)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    trained = [weight for weight in policy.parameters() if weight.requires_grad]
+    check_room(out, parameters, sum(weight.numel() for weight in trained), accelerator.mixed_precision)
+    optimizer = torch.optim.AdamW(trained, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     stop_ids, pad_id = end_of_turn(lm.generation_config, tokenizer)
     return Run(cfg, accelerator, policy, optimizer, tokenizer, stop_ids, pad_id), checkpoint
@@ -113,10 +119,9 @@ def save_pretrained(folder: Path, run: Run) -> None:
     """A Hugging Face folder that the stages and vLLM load. All ranks call it (FSDP2 gathers), rank 0 writes."""
     lm, dtype = run.bare.lm, torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
     full, tied = {}, lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
-    for name, t in lm.state_dict().items():
+    for name, t in plain_weights(lm):
         if tied and name in (lm._tied_weights_keys or {}):
             continue  # it is the embedding
-        t = t.full_tensor() if hasattr(t, "full_tensor") else t
         if run.rank == 0:
             full[name] = t.to("cpu", dtype)
     if run.rank == 0:
@@ -125,12 +130,14 @@ def save_pretrained(folder: Path, run: Run) -> None:
         lm.config.save_pretrained(folder)
         lm.config.dtype = torch.float32
         run.tokenizer.save_pretrained(folder)
+        if adapted(lm):
+            save_adapter(lm, folder / "adapter")
 
 
 def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int | None = None) -> None:
     """Hugging Face weights + trainer/ (weights, optimizer, state.json; RNG and `extra` of every rank), complete or not
     there at all: everything goes to a temporary folder that is renamed last. Then the oldest ones go, but never that of
-    step `best`."""
+    step `best`. With LoRA no weights of the frozen model: adapter/ in PEFT's format, and what trains in trainer/."""
     partial = folder.with_name(folder.name + ".partial")
 
     def prepare() -> None:
@@ -139,7 +146,10 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
             (partial / "trainer").mkdir(parents=True)
 
     def write_files() -> None:
-        save_pretrained(partial, run)
+        if not adapted(run.bare.lm):
+            save_pretrained(partial, run)
+        elif run.rank == 0:
+            save_adapter(run.bare.lm, partial / "adapter")
         own = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
         if torch.cuda.is_available():
             own["cuda"] = torch.cuda.get_rng_state()
@@ -147,7 +157,7 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
 
     def write_state() -> None:
         unused = not run.optimizer.optimizer.state  # torch makes its states by a step without gradients: undo the count
-        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer, options=TRAINED)
         for state_of_weight in run.optimizer.optimizer.state.values() if unused else ():
             state_of_weight["step"].zero_()
         dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial / "trainer" / "weights",
@@ -187,9 +197,10 @@ def load_checkpoint(folder: Path, run: Run) -> tuple[dict, object]:
     trainer, own = folder / "trainer", {}
     try:
         state = json.loads((trainer / "state.json").read_text())
-        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
+        model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer, options=TRAINED)
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
-        set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer,
+                       options=TRAINED)
         # for another number of ranks there is none, and sampling needs none: seeds are functions of (step, prompt,
         # sample)
         if len(list(trainer.glob("rng_*.pt"))) == run.world:

@@ -55,7 +55,8 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import rewards
 import toy
-from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches
+from lora import plain_weights
+from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
@@ -78,6 +79,8 @@ class Config:
     ask_think: bool = True  # false: rows whose data_source asks for think tags are judged by the answer alone
     system_prompt: str = ""  # a system message before every prompt
     prompt_suffix: str = ""  # a line after every prompt, e.g. "Put the final answer in \boxed{}."
+    lora_rank: Amount = 0  # r of LoRA's B·A on every linear layer of a frozen model (lr: about 10x); 0 = all weights
+    lora_alpha: Positive = 32.0  # α: the adapter counts α/r
     # objective
     loss: str = "gppo"  # a key of LOSSES
     clip_low: Share = 0.2  # εl
@@ -370,13 +373,10 @@ class VLLMRollout:
                 yield int(done.request_id), list(out.token_ids), out.logprobs.logprobs, out.finish_reason == "length"
 
     def sync(self, policy: Policy) -> None:
-        """state_dict, not named_parameters: a tied lm_head is missing there and the engine would silently keep the old
-        one. Under FSDP2 all ranks gather one tensor at a time. The prefix cache holds old activations."""
+        """All weights, LoRA's adapters merged in, a tensor at a time. The prefix cache holds old activations."""
         if self.asleep:
             self.llm.wake_up(tags=["weights"])
-        weights = ((name, t.full_tensor() if hasattr(t, "full_tensor") else t)
-                   for name, t in policy.lm.state_dict().items())
-        self.llm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=weights))
+        self.llm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=plain_weights(policy.lm)))
         if self.asleep:
             self.llm.wake_up(tags=["kv_cache"])
         self.llm.reset_prefix_cache()
@@ -776,9 +776,8 @@ def start(cfg: Config) -> tuple:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:
         write_config(raw, state, bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
-        size = sum(p.numel() for p in lm.parameters()) / 1e6
         precision = run.accelerator.mixed_precision.replace("no", "fp32")
-        print(f"{cfg.loss} on {cfg.train_file}: {size:.1f}M parameters, {len(prompts)} prompts of at most "
+        print(f"{cfg.loss} on {cfg.train_file}: {size_of(lm)}, {len(prompts)} prompts of at most "
               f"{cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} rank(s), "
               f"{precision}, rollout by {type(engine).__name__}, step {state['step']} of {cfg.steps}", flush=True)
     run.accelerator.init_trackers("klear-reasoner", dataclasses.asdict(raw))

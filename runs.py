@@ -301,9 +301,10 @@ def write_config(cfg, state: dict, resumed: bool, logs=("metrics.jsonl", "eval.j
         (out / f"{name}.partial").replace(out / name)
 
 
-def check_room(out: Path, parameters: int, mixed_precision: str) -> None:
-    """A checkpoint is fp32 weights and two Adam states, and the model in the precision that it computes in."""
-    need, free = parameters * (12 + (2 if mixed_precision == "bf16" else 4)), shutil.disk_usage(out).free
+def check_room(out: Path, parameters: int, trained: int, mixed_precision: str) -> None:
+    """A checkpoint is fp32 weights and two Adam states of what is trained, and the model in the precision that it
+    computes in (with LoRA only at the end)."""
+    need, free = 12 * trained + parameters * (2 if mixed_precision == "bf16" else 4), shutil.disk_usage(out).free
     if 0 < free < need:  # some network file systems report nothing
         die(f"output_dir {out}: {free / 1e9:.3g} GB are free, a checkpoint takes {need / 1e9:.3g}; make room")
 

@@ -40,11 +40,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import toy
-from policy import finish_generation_config, lay_out, load_policy, load_tokenizer, plan_microbatches
+from policy import finish_generation_config, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import messages_of, read_rows
-from runs import (Amount, Count, Names, NonNegative, Share, Stop, append_jsonl, catch_signals, die, draw_curves, frame,
-                  one_line, open_output, rank, read_config, stopped, wait_for, write_config)
+from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals, die,
+                  draw_curves, frame, one_line, open_output, rank, read_config, stopped, wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -57,6 +57,8 @@ class Config:
     output_dir: str = "runs/sft"  # config.yaml, metrics.jsonl, eval.jsonl, curves.png, checkpoint-N/, final/
     max_tokens: Count = 32768  # longer examples are left out, and counted
     gsm8k_think: bool = True  # {"question", "answer"} rows: solution between think tags, "#### 42" as \boxed{42}
+    lora_rank: Amount = 0  # r of LoRA's B·A on every linear layer of a frozen model (lr: about 10x); 0 = all weights
+    lora_alpha: Positive = 32.0  # α: the adapter counts α/r
     # optimiser
     epochs: Count = 4
     global_batch: Count = 64  # examples of one optimizer update, over all ranks
@@ -366,8 +368,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
     if first:
         write_config(cfg, state, bool(checkpoint))
-        size, learnt, tokens = lm.num_parameters() / 1e6, train.meta["learnt_tokens"], train.meta["tokens"]
-        print(f"SFT on {cfg.train_file}: {size:.1f}M parameters, {len(train)} examples, {learnt:,} of {tokens:,} "
+        learnt, tokens = train.meta["learnt_tokens"], train.meta["tokens"]
+        print(f"SFT on {cfg.train_file}: {size_of(lm)}, {len(train)} examples, {learnt:,} of {tokens:,} "
               f"tokens to learn, {run.world} rank(s)", flush=True)
     run.accelerator.init_trackers("klear-reasoner-sft", asdict(cfg))
     return run, train, held_out, state

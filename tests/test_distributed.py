@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+import lora
 import ranks
 import forked
 import rl_gppo
@@ -59,6 +60,7 @@ CASES = {
         Sample(Prompt([5, 6], "", "", ""), 9, [7] * 200, [-1.0] * 200, False, Reward(1.0, True, "correct"), 1.5)]),
     "empty_rank": (dict(minibatch_prompts=1), lambda: make_samples(2, 1)),
     "entropy_masks": (dict(minibatch_prompts=2, loss="gppo_erc", erc_low=0.99, erc_high=1.01), lambda: make_samples(6, 4)),
+    "lora": (dict(minibatch_prompts=2, lora_rank=4), lambda: make_samples(6, 4)),
 }
 OPTIMIZERS = {  # SGD: weights move by the gradient itself, so equal steps mean equal gradients
     "sgd": (functools.partial(torch.optim.SGD, lr=1.0), dict(lr=0.1, grad_clip=1e9)),
@@ -69,6 +71,8 @@ OPTIMIZERS = {  # SGD: weights move by the gradient itself, so equal steps mean 
 def make_run(cfg: Config, optimizer, wrap: str, tied: bool) -> Run:
     accelerator = Accelerator(cpu=True)
     policy = Policy(tiny_model(tied))
+    if cfg.lora_rank:
+        lora.add_adapters(policy.lm, cfg, accelerator)
     if wrap == "ddp":
         policy = accelerator.prepare(policy)
     elif wrap == "fsdp":
@@ -76,7 +80,7 @@ def make_run(cfg: Config, optimizer, wrap: str, tied: bool) -> Run:
         for layer in policy.lm.base_model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(policy, mesh=mesh, reshard_after_forward=True)
-    return Run(cfg, accelerator, policy, accelerator.prepare(optimizer(policy.parameters())), SavesNothing(), [1], 0)
+    return Run(cfg, accelerator, policy, accelerator.prepare(optimizer([p for p in policy.parameters() if p.requires_grad])), SavesNothing(), [1], 0)
 
 
 class SavesNothing:
@@ -99,6 +103,7 @@ def outcome(case: str, optimizer: str, wrap: str, tied: bool) -> tuple[dict, dic
 
 
 GRID = [(case, optimizer, wrap, tied) for wrap in ("ddp", "fsdp") for case in CASES for optimizer in OPTIMIZERS
+        if (case, wrap) != ("lora", "fsdp")  # refused
         for tied in ((True, False) if case == "even" else (True,))]
 
 
