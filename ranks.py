@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import shutil
+import time
 import warnings
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -86,6 +87,16 @@ class Run:
         """Raises Stop on all ranks if one was signalled. All ranks must come here equally often."""
         if signals if self.world == 1 else self.total({"asked": float(bool(signals))})["asked"]:
             raise Stop
+
+    def leave(self, with_groups: bool = True) -> None:
+        """The end of a run that is whole: trackers, and the process groups unless the engine takes them down itself."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        # gloo's thread still lets go of the tensors of the last gather, which needs the GIL; the destructors of DDP and
+        # of the group wait for that thread with the GIL in their hands. One run of seven hung here.
+        time.sleep(1.0 if self.world > 1 else 0.0)
+        if with_groups:
+            self.accelerator.state.destroy_process_group()
 
     def wait(self, futures) -> None:
         """Waits for all futures or for a signal. A signal to all processes has killed the reward workers too, so that

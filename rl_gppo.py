@@ -846,10 +846,7 @@ def train(cfg: Config) -> None:
     if run.rank == 0:
         draw_curves(out, PANELS)
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
-    for tracker in run.accelerator.trackers:
-        tracker.finish()
-    if isinstance(engine, HFRollout):  # vLLM takes the process groups down itself at exit, and wants to find them
-        run.accelerator.state.destroy_process_group()
+    run.leave(with_groups=isinstance(engine, HFRollout))  # vLLM takes them down itself at exit, and wants to find them
 
 
 def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: Run) -> None:

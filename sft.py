@@ -420,7 +420,7 @@ def train(cfg: Config) -> None:
     if run.rank == 0:
         draw_curves(out, PANELS)
         print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, curves.png")
-    run.accelerator.end_training()
+    run.leave()
 
 
 def main(argv: list[str]) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -117,6 +118,7 @@ def _rank(function, rank: int, ranks: int, port: int, arguments: tuple) -> None:
     no_figures()
     function(rank, *arguments)
     if torch.distributed.is_initialized():
+        time.sleep(0.5)  # gloo's thread lets go of the last gather, see ranks.Run.leave
         torch.distributed.destroy_process_group()
 
 

@@ -91,7 +91,7 @@ class SavesNothing:
 
 
 def whole(run: Run) -> dict[str, torch.Tensor]:
-    return {name: (t.full_tensor() if hasattr(t, "full_tensor") else t).clone() for name, t in run.bare.lm.state_dict().items()}
+    return {name: t.clone() for name, t in lora.plain_weights(run.bare.lm)}
 
 
 def outcome(case: str, optimizer: str, wrap: str, tied: bool) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -169,7 +169,7 @@ def test_two_ranks_are_one(results, case, optimizer, wrap, tied):
             if optimizer == "sgd":  # the step itself: the gradient, to 1e-5
                 step = (weight - before[name]).norm()
                 assert (new[name] - weight).norm() <= 1e-5 * step + 1e-7 * weight.norm(), name
-                assert step > 0, name
+                assert step > 0 or case == "lora" and "_proj" not in name, name
 
 
 def test_ranks_end_with_the_same_bits(results):
