@@ -49,6 +49,7 @@ def plan(cfg: Config) -> str:
     width, I MLP width, V vocabulary, h = heads times head dim, k = KV heads times head dim, S = max_prompt +
     max_response tokens, B = max(token_budget, S).
       weights, gradients, Adam   4P/N, 4P/N, 8P/N
+      reference (kl_coef > 0)    2P: a whole copy in bf16 on every GPU, at all times
       gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
       activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
                                  without checkpointing half of that a layer, L times
@@ -56,7 +57,7 @@ def plan(cfg: Config) -> str:
       vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
                                  asleep during updates; gradients do not outlive an update
       FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
-                                 forward, recomputation by checkpointing; twice that for backward
+                                 reference, forward, recomputation by checkpointing; twice that for backward
     """
     config = model_shapes(cfg.model)
     with torch.device("meta"):
@@ -70,14 +71,15 @@ def plan(cfg: Config) -> str:
     batch = max(cfg.token_budget, span)
     one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
     state = [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)]
-    update = state + [
+    reference = [("reference of kl_coef, bf16", 2 * p)] if cfg.kl_coef else []
+    update = state + reference + [
         ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers)),
         (f"activations of {batch:,} tokens",
          2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
         (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + 4 * vocab * width)]
     cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
     cached = max(cache, 0) / (4 * layers * k / tp)
-    rollout = [("training state that stays", 12 * p / n), ("vLLM weights, bf16", 2 * p / tp),
+    rollout = [("training state that stays", 12 * p / n), *reference, ("vLLM weights, bf16", 2 * p / tp),
                ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.gpu_gb:g} GB"]
     for phase, rows, advice in [
@@ -89,7 +91,7 @@ def plan(cfg: Config) -> str:
         lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
                   f"  {'together':<36}{total / 1e9:8.2f}  {verdict}"]
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
-    flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing)
+    flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing + bool(cfg.kl_coef))
     minutes = flops / n / 989e12 / 0.4 / 60
     lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each engine",
               f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",

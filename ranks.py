@@ -5,6 +5,7 @@ The checkpoints are ours, because Accelerate's `save_state` is not atomic, delet
 silently restores no RNG where its file is missing.
 """
 
+import copy
 import json
 import os
 import pickle
@@ -64,6 +65,7 @@ class Run:
     tokenizer: Any
     stop_ids: list[int]
     pad_id: int
+    reference: Any = None  # the starting model, for kl_coef: see freeze
     reward_s: float = 0.0  # seconds that the rollout waited for rewards
 
     @property
@@ -106,6 +108,13 @@ class Run:
         self.stop_if_asked()
 
 
+def freeze(lm, accelerator: Accelerator) -> Policy:
+    """A whole copy on every rank, FSDP2 or not, that is never trained nor saved; in bf16 where a GPU computes in it."""
+    device, bf16 = accelerator.device, accelerator.mixed_precision == "bf16"
+    frozen = Policy(copy.deepcopy(lm)).to(device, torch.bfloat16 if bf16 and device.type == "cuda" else torch.float32)
+    return frozen.eval().requires_grad_(False)
+
+
 def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | None]:
     """The ranks meet: policy and optimizer as prepared by Accelerate, and rank 0's checkpoint on all of them."""
     accelerator, out = make_accelerator(cfg), Path(cfg.output_dir)
@@ -113,6 +122,8 @@ def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | N
     seen = gather_object([out.is_dir()])
     if not all(seen):
         die(f"output_dir {out}: rank {seen.index(False)} does not see it; all machines must share its file system")
+    # lm is the starting model still, in a run that is resumed too: its checkpoint is loaded later
+    reference = freeze(lm, accelerator) if getattr(cfg, "kl_coef", 0) and not cfg.lora_rank else None
     parameters = lm.num_parameters()
     if cfg.lora_rank:
         add_adapters(lm, cfg, accelerator)
@@ -122,7 +133,7 @@ def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | N
     optimizer = torch.optim.AdamW(trained, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     stop_ids, pad_id = end_of_turn(lm.generation_config, tokenizer)
-    return Run(cfg, accelerator, policy, optimizer, tokenizer, stop_ids, pad_id), checkpoint
+    return Run(cfg, accelerator, policy, optimizer, tokenizer, stop_ids, pad_id, reference), checkpoint
 
 
 # --------------------------------------------------------------------------------------------------------- checkpoints

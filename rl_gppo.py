@@ -55,7 +55,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import rewards
 import toy
-from lora import plain_weights
+from lora import base_alone, plain_weights
 from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
@@ -91,10 +91,13 @@ class Config:
     erc_low: NonNegative = 0.95  # *_erc keep tokens with erc_low < H_new/H_old < erc_high
     erc_high: NonNegative = 1.05
     sft_coef: NonNegative = 0.1  # α of Eq. 14: weight of the LM loss on correct responses
+    loss_aggregation: Literal["token", "sequence", "constant"] = "token"  # Eq. 7, 11; Eq. 3; Dr. GRPO's: docs/losses.md
+    kl_coef: NonNegative = 0.0  # of the KL penalty (k3) against the starting model; above 0 a frozen copy of it is kept
     adv_std: Literal["group", "none"] = "group"  # divide advantages by the group's std (Eq. 4), or "none"
     zero_advantage_filter: bool = True  # drop groups whose rewards are all equal (§5.2.5)
     dynamic_sampling: bool = False  # refill dropped groups by new prompts, at most twice
     overlong_filter: bool = False  # truncated responses give no gradient (advised below 32K tokens)
+    overlong_buffer: Amount = 0  # DAPO's soft punishment: the last so many tokens cost up to 1 of the score
     rollout_correction_cap: NonNegative = 0.0  # cap C of the weight min(π_old/π_engine, C) on each token; 0 = off
     # batch
     prompts_per_step: Count = 32  # groups of one rollout, over all ranks
@@ -307,6 +310,8 @@ def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: 
     if prompt + response > context:
         die(f"model: {cfg.model} has a context of {context} tokens; max_prompt_tokens + max_response_tokens is "
             f"{prompt + response}")
+    if cfg.overlong_buffer > response:
+        die(f"overlong_buffer {cfg.overlong_buffer} is more than max_response_tokens {response}")
     for knob, prompts in (("train_file", train), ("eval_file", held_out)):
         lengths = [len(p.ids) for p in prompts]
         if too_long := sum(length > prompt for length in lengths):
@@ -501,17 +506,23 @@ def rollout(engine, prompts: list[Prompt], cursor: int, step: int, pool, run: Ru
 NO_REWARD = {"verifier_error", "verifier_timeout", "sandbox_error"}  # the verifier failed, not the response
 
 
+def overlong_penalty(sample: Sample, cfg: Config) -> float:
+    """DAPO's Eq. 13 (arXiv 2503.14476): 0 at max_response_tokens - overlong_buffer, -1 at max_response_tokens."""
+    left = cfg.max_response_tokens - len(sample.response)
+    return max(-1.0, min(0.0, left / cfg.overlong_buffer - 1)) if cfg.overlong_buffer else 0.0
+
+
 def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]:
-    """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4) and drops groups without spread in reward
-    (§5.2.5). A response whose verifier failed takes no part, nor does a truncated one with overlong_filter. Returns the
-    samples to train on and what was counted."""
+    """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4) and drops groups without spread in R, the
+    score with overlong_penalty (§5.2.5). A response whose verifier failed takes no part, nor does a truncated one with
+    overlong_filter. Returns the samples to train on and what was counted."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
         if sample.reward.status not in NO_REWARD:
             groups.setdefault(sample.group, []).append(sample)
     kept = []
     for group in groups.values():
-        scores = np.array([sample.reward.score for sample in group])
+        scores = np.array([sample.reward.score + overlong_penalty(sample, cfg) for sample in group])
         scale = scores.std() + 1e-6 if cfg.adv_std == "group" else 1.0
         for sample, score in zip(group, scores):
             sample.advantage = float((score - scores.mean()) / scale)
@@ -566,12 +577,21 @@ def token_logprobs(batch: dict, run: Run, with_entropy: bool) -> tuple[Tensor, T
     return tuple(x.new_zeros(batch["mask"].shape).masked_scatter(batch["mask"], x) for x in flat)
 
 
+def reference_logprobs(batch: dict, run: Run) -> Tensor:
+    """Log-probabilities (B, T) of the response tokens under the starting model: a frozen copy, or with LoRA the policy
+    without its adapters."""
+    alone = nullcontext() if run.reference else base_alone(run.bare.lm)
+    with torch.no_grad(), run.accelerator.autocast(), alone:
+        return token_logprobs(batch, dataclasses.replace(run, policy=run.reference or run.bare), False)[0]
+
+
 def micro_loss(batch: dict, normalizer: float, sft_normalizer: float, run: Run) -> tuple[Tensor, dict[str, Tensor]]:
-    """This micro-batch's share of the global loss (Eq. 11 + α·Eq. 13, Eq. 14): sums over its tokens, divided by the
-    token counts of the whole mini-batch over all ranks. The shares add up to the loss, however it was cut."""
+    """This micro-batch's share of the global loss (Eq. 11 + α·Eq. 13, Eq. 14): sums over its tokens, divided by counts
+    of the whole mini-batch over all ranks (loss_aggregation). The shares add up to the loss, however it was cut."""
     cfg, mask, loss_fn = run.cfg, batch["loss_mask"], LOSSES[run.cfg.loss]
     wanted = inspect.signature(loss_fn).parameters
     first = "old_logprobs" not in batch  # nothing was updated since the rollout: this policy is π_old
+    reference = reference_logprobs(batch, run) if cfg.kl_coef else None
     logprobs, entropy = token_logprobs(batch, run, "entropy" in wanted or first)
     if first:
         batch |= {"old_logprobs": logprobs.detach(), "old_entropy": entropy}
@@ -581,14 +601,18 @@ def micro_loss(batch: dict, normalizer: float, sft_normalizer: float, run: Run) 
     if cfg.rollout_correction_cap:  # truncated importance sampling between the engine's policy and the trainer's
         gap = (batch["old_logprobs"] - batch["rollout_logprobs"]).clamp(-20, 20)
         loss = loss * gap.exp().clamp(max=cfg.rollout_correction_cap)
-    pg_loss = (loss * mask).sum() / normalizer
+    gap = (reference - logprobs).clamp(max=20) if cfg.kl_coef else torch.zeros_like(logprobs)
+    k3 = gap.exp() - gap - 1  # never negative, its mean is the KL; beside the clipping (arXiv 2402.03300, Eq. 3, 4)
+    loss = loss + cfg.kl_coef * k3
+    share = 1 / batch["lengths"][:, None] if cfg.loss_aggregation == "sequence" else 1.0
+    pg_loss = (loss * mask * share).sum() / normalizer
     sft_loss = -(logprobs * batch["sft_mask"]).sum() / max(sft_normalizer, 1.0)
     with torch.no_grad():  # for the log: sums over tokens, whatever the loss is divided by
         log_ratio = (logprobs - batch["old_logprobs"]).clamp(-20, 20)
         high, low = clipped & (batch["advantages"] > 0), clipped & (batch["advantages"] < 0)
         stats = {"pg_loss": pg_loss.detach(), "sft_loss": sft_loss.detach(), "clip_high": (high * mask).sum(),
                  "clip_low": (low * mask).sum(), "kl": ((log_ratio.exp() - 1 - log_ratio) * mask).sum(),
-                 "entropy": (batch["old_entropy"] * mask).sum(),
+                 "entropy": (batch["old_entropy"] * mask).sum(), "ref_kl": (k3 * mask).sum(),
                  "diff": ((batch["old_logprobs"] - batch["rollout_logprobs"]).abs() * mask).sum()}
     return pg_loss + cfg.sft_coef * sft_loss, stats
 
@@ -607,13 +631,14 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     cfg, accelerator, packed = run.cfg, run.accelerator, run.cfg.attention not in ("sdpa", "eager")
     progress = {} if progress is None else progress
     budget = progress.setdefault("token_budget", cfg.token_budget)  # a resumed run may have another, this step may not
-    minibatches = []  # (this rank's micro-batches, tokens and tokens of correct responses on all ranks)
+    minibatches = []  # (this rank's micro-batches, what the two losses are divided by: counts over all ranks)
     for part in split_minibatches(samples, cfg, step):
         lengths = [len(s.prompt.ids) + len(s.response) for s in part]
         micros = plan_microbatches(lengths, run.world, budget, packed)[run.rank]
         batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in micros]
         tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
-        minibatches.append((batches, tokens, sum(len(s.response) for s in right)))
+        counts = {"token": tokens, "sequence": len(part), "constant": len(part) * cfg.max_response_tokens}
+        minibatches.append((batches, counts[cfg.loss_aggregation], sum(len(s.response) for s in right)))
     every = [batch for batches, _, _ in minibatches for batch in batches]
 
     if "done" not in progress:
@@ -635,12 +660,12 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     sums = dict(progress["sums"])
     todo = minibatches[progress["done"]:]
     try:
-        for batches, tokens, sft_tokens in tqdm(todo, f"train {step}: update", leave=False, disable=run.rank > 0):
+        for batches, count, sft_tokens in tqdm(todo, f"train {step}: update", leave=False, disable=run.rank > 0):
             for k, batch in enumerate(batches):
                 # DDP: gradients travel once, with the last micro-batch. FSDP2 scatters them every time, to save memory.
                 hold = k + 1 < len(batches) and hasattr(run.policy, "no_sync")
                 with run.policy.no_sync() if hold else nullcontext():
-                    loss, stats = micro_loss(batch, tokens, sft_tokens, run)
+                    loss, stats = micro_loss(batch, count, sft_tokens, run)
                     accelerator.backward(loss * run.world)  # both average over ranks; the loss is a sum over ranks
                 for key, value in stats.items():
                     sums[key] = sums.get(key, 0.0) + value.item()
@@ -661,7 +686,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     return {"pg_loss": sums["pg_loss"] / updates, "sft_loss": sums["sft_loss"] / updates,
             "loss": (sums["pg_loss"] + cfg.sft_coef * sums["sft_loss"]) / updates,
             "clip_frac_high": sums["clip_high"] / tokens, "clip_frac_low": sums["clip_low"] / tokens,
-            "entropy": sums["entropy"] / tokens, "approx_kl": sums["kl"] / tokens,
+            "entropy": sums["entropy"] / tokens, "approx_kl": sums["kl"] / tokens, "ref_kl": sums["ref_kl"] / tokens,
             "rollout_logprob_diff": sums["diff"] / tokens,
             "grad_norm": float(np.mean(progress["norms"])) if progress["norms"] else math.nan, "lr": lr,
             "updates": updates, "updates_skipped": progress["skipped"]}
@@ -673,17 +698,19 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "accuracy": "share of them that is correct",
     "response_tokens_mean": "mean length of a response, its end token included",
     "truncated_frac": "share of responses cut at max_response_tokens",
-    "groups_kept": "groups trained on (reward not the same for all responses)",
+    "overlong_penalty": "mean of DAPO's soft punishment, added to the score for the advantages, not in reward_mean",
+    "groups_kept": "groups trained on (reward, soft punishment included, not the same for all responses)",
     "groups_all_correct": "groups with every response correct",
     "groups_all_wrong": "groups with none correct",
     "reward_failures": "responses whose verifier or sandbox failed; they take no part",
     "loss": "pg_loss + sft_coef · sft_loss (Eq. 14)",
-    "pg_loss": "policy loss a token (Eq. 11 for gppo), mean over updates",
+    "pg_loss": "policy loss (Eq. 11 for gppo) + kl_coef times the KL estimate, as aggregated, mean over updates",
     "sft_loss": "LM loss a token on correct responses (Eq. 13), mean over updates",
     "clip_frac_high": "share of tokens with r > 1+εh, A > 0",
     "clip_frac_low": "share of tokens with r < 1-εl, A < 0",
     "entropy": "mean entropy (nats) of the policy's next-token distribution before the updates",
     "approx_kl": "mean of r - 1 - log r: KL(π_old, π) estimated on the rollout",
+    "ref_kl": "mean of ρ - 1 - log ρ, ρ = π_ref/π: KL(π, starting model) estimated; 0 unless kl_coef is above 0",
     "rollout_logprob_diff": "mean |log π_old - log π_engine|: about 1e-6 in fp32, up to 2e-2 in bf16; if it is more or "
                             "grows, the engine does not run the trainer's weights",
     "grad_norm": "global gradient norm before clipping, mean over updates",
@@ -835,6 +862,7 @@ def train(cfg: Config) -> None:
                 unfinished = None
                 state |= {"step": step, "cursor": cursor, "silent": 0 if trained else state["silent"] + 1}
                 log_step({"step": step, **rollout_metrics(samples), **counts, **trained,
+                          "overlong_penalty": mean(overlong_penalty(s, cfg) for s in samples),
                           "rollout_s": clock[1] - clock[0] - run.reward_s, "reward_s": run.reward_s,
                           "train_s": clock[2] - clock[1], "sync_s": clock[3] - clock[2], "step_s": clock[3] - clock[0]},
                          samples, bar, run)

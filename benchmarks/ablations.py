@@ -4,6 +4,8 @@
     python benchmarks/ablations.py border                    # GPPO against Clip-Higher by lr; what moves the border
     python benchmarks/ablations.py staleness                 # the same by updates per rollout
     python benchmarks/ablations.py sft_coef | zero_advantage | soft_reward | wrong_traces  # Table 6, Fig. 5, 3, Table 2
+    python benchmarks/ablations.py published                 # the seven recipes that publish a method, in two regimes
+    python benchmarks/ablations.py factors                   # figures/gradient_factor.png: dJ/dlog π of each, by autograd
     python benchmarks/ablations.py cost                      # the update of each loss, in times of clip_higher's
 
 Problems: toy:math-terms=4-right=0.3, sums of four digits. The 0.8M-parameter model is warmed up once by SFT on traces
@@ -31,6 +33,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -53,10 +56,21 @@ ACTS = {"minibatch_prompts": 1, "lr": 1e-4}  # 16 updates a rollout: percents of
 NARROW = {"minibatch_prompts": 1, "lr": 3e-5, "clip_low": 0.01, "clip_high": 0.014}  # 16 small updates, a band as small
 HARDLY = {"minibatch_prompts": 4, "lr": 3e-5}  # 4 updates: next to none do, and the losses must coincide
 EDGE = {"minibatch_prompts": 1, "lr": 5e-5}  # half of the lr of `acts`: where GPPO begins to lose
+METHODS = ["grpo", "dapo", "dr_grpo", "cispo", "gspo", "ce_gppo", "gppo"]  # recipes/NAME.yaml
+
+
+def recipe(name: str) -> dict:
+    """The flags of recipes/NAME.yaml; a cell has a folder of its own."""
+    flags = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())
+    return {key: value for key, value in flags.items() if key != "output_dir"}
+
+
 EXPERIMENTS = {  # experiment -> "group/cell" -> flags; the first cell of a group is what the others are compared with
     "clipping": {f"{group}/{name}": {**regime, **flags}
                  for group, regime in {"acts": ACTS, "narrow": NARROW, "hardly": HARDLY}.items()
                  for name, flags in LOSSES.items()},
+    "published": {f"{group}/{name}": {**recipe(name), **regime}
+                  for group, regime in {"acts": ACTS, "hardly": HARDLY}.items() for name in METHODS},
     "border": {
         **{f"lr 5e-5/{name}": {**EDGE, **LOSSES[name]}
            for name in ("clip_higher", "gppo", "ce_gppo beta1=0.5", "gppo_high", "gppo_erc")},
@@ -168,6 +182,42 @@ def cost(rounds: int) -> None:
         print(f"| {name} | {statistics.median(times):.3f} | {ratio:.3f} ± {half if name != 'clip_higher' else 0:.3f} |")
 
 
+def factors(figures: Path) -> None:
+    """figures/gradient_factor.png: (dJ/dlog π)/A of one token by its ratio r, each recipe's own loss and bounds through
+    LOSSES and autograd; one token is a whole response, so GSPO's ratio is r too."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import torch
+
+    import rl_gppo
+
+    ratios = torch.cat([torch.linspace(0.4, 1.8, 1401), torch.linspace(0.9985, 1.0015, 601)]).double().sort().values
+    figure, axes = plt.subplots(2, len(METHODS), figsize=(14, 5), sharex=True, sharey=True, constrained_layout=True)
+    for column, name in zip(axes.T, METHODS):
+        cfg = rl_gppo.Config(**recipe(name))
+        for axis, advantage in zip(column, (1.0, -1.0)):
+            logprobs = ratios.log()[:, None].requires_grad_()
+            mask = torch.ones_like(logprobs, dtype=torch.bool)
+            loss, _ = rl_gppo.LOSSES[cfg.loss](logprobs, torch.zeros_like(logprobs), advantage * mask, mask, cfg)
+            loss.sum().backward()
+            factor = (-logprobs.grad / advantage).flatten().numpy()
+            factor[np.flatnonzero(np.abs(np.diff(factor)) > 0.1)] = math.nan  # a jump is no slope
+            axis.plot(ratios, ratios, color="grey", linewidth=0.8, linestyle=":", label="r, no clipping")
+            axis.plot(ratios, factor, linewidth=2.2, label="F")
+            axis.axvline(1, color="black", linewidth=0.6, alpha=0.4)
+            axis.grid(alpha=0.3)
+        column[0].set_title(name)
+        column[1].set_xlabel("r = π/π_old")
+    for axis, sign in zip(axes[:, 0], "><"):
+        axis.set_ylabel(f"A {sign} 0: F of F·A·∇log π")
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    figures.mkdir(parents=True, exist_ok=True)
+    figure.savefig(figures / "gradient_factor.png", dpi=90)
+    plt.close(figure)
+
+
 def summary(folder: Path) -> dict[str, float]:
     """The figures of one finished cell."""
     metrics, evals = read(folder / "metrics.jsonl"), read(folder / "eval.jsonl")
@@ -239,7 +289,7 @@ def label(cell: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=[*EXPERIMENTS, "cost"])
+    parser.add_argument("experiment", choices=[*EXPERIMENTS, "cost", "factors"])
     parser.add_argument("--seeds", type=int, default=5, help="of every cell; rounds of cost")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time; cores are divided among them")
     parser.add_argument("--steps", type=int, default=BASE["steps"])
@@ -250,6 +300,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.experiment == "cost":
         return cost(args.seeds)
+    if args.experiment == "factors":
+        return factors(Path(args.figures))
     every = EXPERIMENTS[args.experiment]
     cells = {name: flags for name, flags in every.items() if not args.cells or name in args.cells}
     if not cells:
