@@ -12,7 +12,7 @@ import random
 import shutil
 import warnings
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Run:
     stop_ids: list[int]
     pad_id: int
     reward_s: float = 0.0  # seconds that the rollout waited for rewards
+    carried: dict[int, list] = field(default_factory=dict)  # step: groups in progress after it, alike on all ranks
 
     @property
     def rank(self) -> int:
@@ -91,6 +92,12 @@ class Run:
         while not signals and wait(list(futures), 1).not_done:
             pass
         self.stop_if_asked()
+
+
+def spread(rows: list, ranks: int) -> list[list[int]]:
+    """[rank] -> positions, dealt longest prompt first, back and forth, so that no rank waits long."""
+    order, turns = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), [*range(ranks), *reversed(range(ranks))]
+    return [[i for k, i in enumerate(order) if turns[k % len(turns)] == rank] for rank in range(ranks)]
 
 
 def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | None]:
@@ -128,9 +135,9 @@ def save_pretrained(folder: Path, run: Run) -> None:
 
 
 def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int | None = None) -> None:
-    """Hugging Face weights + trainer/ (weights, optimizer, state.json; RNG and `extra` of every rank), complete or not
-    there at all: everything goes to a temporary folder that is renamed last. Then the oldest ones go, but never that of
-    step `best`."""
+    """Hugging Face weights + trainer/ (weights, optimizer, state.json; RNG and `extra` of every rank; what
+    rollouts carry over), complete or not there at all: everything goes to a temporary folder that is renamed last. Then
+    the oldest ones go, but never that of step `best`."""
     partial = folder.with_name(folder.name + ".partial")
 
     def prepare() -> None:
@@ -144,6 +151,9 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
         if torch.cuda.is_available():
             own["cuda"] = torch.cuda.get_rng_state()
         torch.save(own | {"extra": extra}, partial / "trainer" / f"rng_{run.rank}.pt")
+        carried = {step: groups for step, groups in run.carried.items() if groups and step >= state["step"]}
+        if run.rank == 0 and carried:
+            torch.save(carried, partial / "trainer" / "carried.pt")
 
     def write_state() -> None:
         unused = not run.optimizer.optimizer.state  # torch makes its states by a step without gradients: undo the count
@@ -190,6 +200,8 @@ def load_checkpoint(folder: Path, run: Run) -> tuple[dict, object]:
         model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer)
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
         set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        if (trainer / "carried.pt").exists():
+            run.carried = torch.load(trainer / "carried.pt", weights_only=False)
         # for another number of ranks there is none, and sampling needs none: seeds are functions of (step, prompt,
         # sample)
         if len(list(trainer.glob("rng_*.pt"))) == run.world:
