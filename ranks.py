@@ -14,7 +14,7 @@ import shutil
 import time
 import warnings
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Run:
     pad_id: int
     reference: Any = None  # the starting model, for kl_coef: see freeze
     reward_s: float = 0.0  # seconds that the rollout waited for rewards
+    carried: dict[int, list] = field(default_factory=dict)  # step: groups in progress after it, alike on all ranks
 
     @property
     def rank(self) -> int:
@@ -115,6 +116,12 @@ def freeze(lm, accelerator: Accelerator) -> Policy:
     return frozen.eval().requires_grad_(False)
 
 
+def spread(rows: list, ranks: int) -> list[list[int]]:
+    """[rank] -> positions, dealt longest prompt first, back and forth, so that no rank waits long."""
+    order, turns = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), [*range(ranks), *reversed(range(ranks))]
+    return [[i for k, i in enumerate(order) if turns[k % len(turns)] == rank] for rank in range(ranks)]
+
+
 def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | None]:
     """The ranks meet: policy and optimizer as prepared by Accelerate, and rank 0's checkpoint on all of them."""
     accelerator, out = make_accelerator(cfg), Path(cfg.output_dir)
@@ -157,9 +164,10 @@ def save_pretrained(folder: Path, run: Run) -> None:
 
 
 def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int | None = None) -> None:
-    """Hugging Face weights + trainer/ (weights, optimizer, state.json; RNG and `extra` of every rank), complete or not
-    there at all: everything goes to a temporary folder that is renamed last. Then the oldest ones go, but never that of
-    step `best`. With LoRA no weights of the frozen model: adapter/ in PEFT's format, and what trains in trainer/."""
+    """Hugging Face weights + trainer/ (weights, optimizer, state.json; RNG and `extra` of every rank; what rollouts
+    carry over), complete or not there at all: everything goes to a temporary folder that is renamed last. Then the
+    oldest ones go, but never that of step `best`. With LoRA no weights of the frozen model: adapter/ in PEFT's format,
+    and what trains in trainer/."""
     partial = folder.with_name(folder.name + ".partial")
 
     def prepare() -> None:
@@ -176,6 +184,9 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
         if torch.cuda.is_available():
             own["cuda"] = torch.cuda.get_rng_state()
         torch.save(own | {"extra": extra}, partial / "trainer" / f"rng_{run.rank}.pt")
+        carried = {step: groups for step, groups in run.carried.items() if groups and step >= state["step"]}
+        if run.rank == 0 and carried:
+            torch.save(carried, partial / "trainer" / "carried.pt")
 
     def write_state() -> None:
         unused = not run.optimizer.optimizer.state  # torch makes its states by a step without gradients: undo the count
@@ -223,6 +234,8 @@ def load_checkpoint(folder: Path, run: Run) -> tuple[dict, object]:
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
         set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer,
                        options=TRAINED)
+        if (trainer / "carried.pt").exists():
+            run.carried = torch.load(trainer / "carried.pt", weights_only=False)
         # for another number of ranks there is none, and sampling needs none: seeds are functions of (step, prompt,
         # sample)
         if len(list(trainer.glob("rng_*.pt"))) == run.world:

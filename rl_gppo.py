@@ -33,16 +33,17 @@ Differs from the paper or its released code, on purpose:
 """
 
 import dataclasses
-import hashlib
 import inspect
 import math
 import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -57,11 +58,11 @@ import rewards
 import toy
 from lora import base_alone, plain_weights
 from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
-from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
+from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
-                  cores_per_rank, die, draw_curves, frame, open_output, rank, read_config, signals, stopped, wait_for,
-                  write_config)
+                  cores_per_rank, die, draw_curves, frame, next_rows, open_output, rank, read_config, seed_of, signals,
+                  stopped, wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -119,6 +120,7 @@ class Config:
     gradient_checkpointing: bool = False  # recompute each layer in backward
     rollout: Literal["auto", "vllm", "hf"] = "auto"  # the engine; auto = vllm where it is installed
     rollout_batch: Count = 256  # responses generated at once by hf
+    rollout_extra: Share = 0.0  # share of groups begun beyond prompts_per_step, for partial rollouts; 0 = off
     vllm_memory: Share = 0.6  # share of GPU memory for the engine (asleep during updates)
     vllm_tensor_parallel: Count = 1  # GPUs of one engine; must divide the number of ranks
     rank_timeout_s: Count = 3600  # a rank that waits this long for another ends the run; above the slowest rollout
@@ -154,6 +156,10 @@ def parse(argv: list[str]) -> Config:
         die(f"loss must be one of {', '.join(LOSSES)}; got {cfg.loss!r}")
     if cfg.responses_per_prompt < 2:
         die("responses_per_prompt must be at least 2: an advantage is a difference within a group (Eq. 4)")
+    if cfg.rollout_extra and not cfg.rollout_correction_cap:
+        die("rollout_extra needs rollout_correction_cap, e.g. 2, which corrects tokens drawn under older weights")
+    if cfg.rollout_extra and (cfg.dynamic_sampling or cfg.vllm_tensor_parallel > 1):
+        die("rollout_extra goes neither with dynamic_sampling nor with vllm_tensor_parallel above 1; leave one out")
     if cfg.rewards:
         try:
             rewards.load(cfg.rewards)
@@ -276,9 +282,15 @@ class Sample:
     group: int  # position of its prompt in the step
     response: list[int]
     logprobs: list[float]
-    truncated: bool
+    truncated: bool | None  # None: not complete yet
     reward: rewards.Reward = None
     advantage: float = 0.0
+    staleness: int = 0  # steps since its first token; more than 0 in a carried group alone (rollout_extra)
+
+
+# For a checkpoint samples are dicts: a pickled class would be bound to the name of this file.
+freeze = lambda samples: [vars(s) | {"prompt": vars(s.prompt)} for s in samples]
+thaw = lambda rows: [Sample(**row | {"prompt": Prompt(**row["prompt"])}) for row in rows]
 
 
 def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
@@ -325,22 +337,14 @@ def fit_lengths(train: list[Prompt], held_out: list[Prompt], context: int, cfg: 
     return dataclasses.replace(cfg, max_prompt_tokens=prompt, max_response_tokens=response)
 
 
-def seed_of(*key) -> int:
-    """A 63-bit seed that is a function of the key alone: (seed, step, prompt, sample), whatever rank draws it."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
-
-
-def next_rows(cursor: int, count: int, total: int, seed: int) -> list[int]:
-    """Rows cursor .. cursor+count of an endless stream of epochs, each in its own random order."""
-    order = {}
-    for epoch in range(cursor // total, (cursor + count - 1) // total + 1):
-        order[epoch] = random.Random(seed_of(seed, "epoch", epoch)).sample(range(total), total)
-    return [order[at // total][at % total] for at in range(cursor, cursor + count)]
-
-
 # ------------------------------------------------------------------------------------------------------------- rollout
+MAX_STALENESS = 2  # steps; no rollout ends before the groups that were begun so long ago are complete
+
+
 # An engine has generate(requests, temperature, top_p) -> iterator of (request number, token ids, logprobs, truncated)
 # in the order of completion, sync(policy) to take new weights, and sleep() to give its GPU memory back until then.
+# A request is (token ids, seed) or (token ids, seed, token limit). A fourth argument enough(more=()) tells whether no
+# more is needed (where those requests are complete too): the others then come as far as they are, truncated None.
 class VLLMRollout:
     """vLLM inside this process (one engine a rank, or one a tensor-parallel group): weights go over in memory."""
 
@@ -363,19 +367,28 @@ class VLLMRollout:
         torch.set_num_threads(threads)
         self.run, self.asleep = run, False
 
-    def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
+    def generate(self, requests: list[tuple], temperature: float, top_p: float = 1.0, enough: Callable | None = None):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        engine, cfg, stop_ids = self.llm.llm_engine, self.run.cfg, self.run.stop_ids
-        for i, (ids, seed) in enumerate(requests):
+        engine, cfg, stop_ids, begun = self.llm.llm_engine, self.run.cfg, self.run.stop_ids, {}
+        kind = RequestOutputKind.CUMULATIVE if enough else RequestOutputKind.FINAL_ONLY
+        for i, (ids, seed, *limit) in enumerate(requests):
             engine.add_request(str(i), {"prompt_token_ids": ids}, SamplingParams(
-                temperature=temperature, top_p=top_p, seed=seed, max_tokens=cfg.max_response_tokens, detokenize=False,
-                logprobs=0, flat_logprobs=True, stop_token_ids=stop_ids, output_kind=RequestOutputKind.FINAL_ONLY))
-        while engine.has_unfinished_requests() and not (signals and cfg.vllm_tensor_parallel == 1):
+                temperature=temperature, top_p=top_p, seed=seed, max_tokens=(*limit, cfg.max_response_tokens)[0],
+                detokenize=False, logprobs=0, flat_logprobs=True, stop_token_ids=stop_ids, output_kind=kind))
+        stop = lambda: signals and cfg.vllm_tensor_parallel == 1 or enough and enough()
+        while engine.has_unfinished_requests() and not stop():
             for done in engine.step():
-                out = done.outputs[0]
-                yield int(done.request_id), list(out.token_ids), out.logprobs.logprobs, out.finish_reason == "length"
+                i = int(done.request_id)
+                begun[i] = out = done.outputs[0]  # (its lists grow with the response)
+                if done.finished:
+                    del begun[i]
+                    yield i, list(out.token_ids), out.logprobs.logprobs, out.finish_reason == "length"
+        if enough:
+            engine.abort_request([str(i) for i in range(len(requests))])
+            engine.step()  # ends what is in flight before the weights change
+            yield from ((i, list(out.token_ids), out.logprobs.logprobs, None) for i, out in begun.items())
 
     def sync(self, policy: Policy) -> None:
         """All weights, LoRA's adapters merged in, a tensor at a time. The prefix cache holds old activations."""
@@ -406,14 +419,23 @@ class HFRollout:
         head.forward = forward
 
     @torch.no_grad()
-    def generate(self, requests: list[tuple[list[int], int]], temperature: float, top_p: float = 1.0):
+    def generate(self, requests: list[tuple], temperature: float, top_p: float = 1.0, enough: Callable | None = None):
         self.lm.eval()
         cfg, run, device = self.run.cfg, self.run, self.lm.get_input_embeddings().weight.device
-        stop = StoppingCriteriaList([lambda ids, _, **__: torch.full((len(ids),), bool(signals), device=device)])
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i][0]))
+        order = sorted(range(len(requests)), key=lambda i: 0 if enough else len(requests[i][0]))  # carried ones first
         for at in range(0, len(order), cfg.rollout_batch):
+            if enough and enough():
+                break
             batch = order[at:at + cfg.rollout_batch]
             width = max(len(requests[i][0]) for i in batch)
+            limits = torch.tensor([(*requests[i][2:], cfg.max_response_tokens)[0] for i in batch], device=device)
+            ended = torch.zeros_like(limits, dtype=torch.bool)
+
+            def stop(ids, _, width=width, batch=batch, limits=limits, ended=ended, **__):  # -> (rows,) bool
+                ended |= (limits <= ids.shape[1] - width) | torch.isin(ids[:, -1], torch.tensor(run.stop_ids).to(ids))
+                over = signals or enough and enough([batch[k] for k in ended.nonzero()[:, 0].tolist()])
+                return torch.ones_like(ended) if over else ended
+
             ids = torch.tensor([[run.pad_id] * (width - len(requests[i][0])) + requests[i][0] for i in batch])
             real = torch.tensor([[0] * (width - len(requests[i][0])) + [1] * len(requests[i][0]) for i in batch])
             sampler = SeededSampler([requests[i][1] for i in batch], temperature, top_p)
@@ -421,13 +443,15 @@ class HFRollout:
                 out = self.lm.generate(
                     ids.to(device), attention_mask=real.to(device), max_new_tokens=cfg.max_response_tokens,
                     do_sample=False, logits_processor=LogitsProcessorList([sampler]), eos_token_id=run.stop_ids,
-                    pad_token_id=run.pad_id, stopping_criteria=stop, temperature=None, top_p=None, top_k=None)
+                    pad_token_id=run.pad_id, stopping_criteria=StoppingCriteriaList([stop]), temperature=None,
+                    top_p=None, top_k=None)
                 out = out[:, width:].tolist()
             logprobs = torch.cat(sampler.logprobs, -1).tolist()
-            for i, tokens, lp in zip(batch, out, logprobs):
+            for i, limit, tokens, lp in zip(batch, limits.tolist(), out, logprobs):
                 # the first stop token ends a response, not the first pad: pad may equal eos
-                end = next((k + 1 for k, token in enumerate(tokens) if token in run.stop_ids), None)
-                yield i, tokens[:end], lp[:end or len(tokens)], end is None
+                end = next((k + 1 for k, token in enumerate(tokens[:limit]) if token in run.stop_ids), None)
+                whole = end or len(tokens) >= limit
+                yield i, tokens[:end or limit], lp[:end or limit], end is None if whole else None
 
     sync = sleep = lambda self, *_: None
 
@@ -445,60 +469,80 @@ def make_engine(path: str, run: Run):
     return HFRollout(run)
 
 
-def spread(rows: list[Prompt], ranks: int) -> list[list[int]]:
-    """[rank] -> positions, dealt longest prompt first, back and forth, so that no rank waits long."""
-    order, turns = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), [*range(ranks), *reversed(range(ranks))]
-    return [[i for k, i in enumerate(order) if turns[k % len(turns)] == rank] for rank in range(ranks)]
-
-
 def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: float, top_p: float, pool,
-            run: Run) -> list[Sample]:
+            run: Run, carried: list[list[Sample]] = (), wanted: int | None = None) -> list[Sample]:
     """n responses of each prompt with their rewards, on every rank, in order of (prompt, sample). A response is sent to
-    the reward workers as soon as it is complete, while the engine goes on with the others. Raises Stop."""
-    tp = run.cfg.vllm_tensor_parallel
-    mine = [(g, s) for g in spread(prompts, run.world // tp)[run.rank // tp] for s in range(n)]
-    requests = [(prompts[g].ids, seed_of(*key, g, s)) for g, s in mine]
-    samples, futures = {}, {}
-    bar = tqdm(engine.generate(requests, temperature, top_p), f"{key[1]} {key[2]}: rollout", len(requests), leave=False,
-               disable=run.rank > 0, mininterval=1)
+    the reward workers as soon as it is complete, while the engine goes on with the others. Raises Stop.
+    With `wanted`, carried groups go on first, and a rank stops when its share of so many groups is complete, and those
+    at MAX_STALENESS; what is not complete comes with truncated None."""
+    tp, groups = run.cfg.vllm_tensor_parallel, [*carried, *([Sample(p, 0, [], [], None)] * n for p in prompts)]
+    ranks, me = run.world // tp, run.rank // tp
+    dealt = spread(prompts, ranks)[me] if wanted is None else range(me, len(groups), ranks)
+    samples = {(g, s): dataclasses.replace(old, group=g) for g in dealt for s, old in enumerate(groups[g])}
+    todo, futures = [where for where, sample in samples.items() if sample.truncated is None], {}
+    requests = [(s.prompt.ids + s.response, seed_of(*key, *at, len(s.response)),
+                 run.cfg.max_response_tokens - len(s.response)) if (s := samples[at]).response else
+                (s.prompt.ids, seed_of(*key, *at)) for at in todo]
+    left = Counter(g for g, _ in todo)  # responses that a group still lacks
+
+    def enough(more=()) -> bool:
+        lacking = left - Counter(todo[i][0] for i in more)
+        overdue = any(s.staleness >= MAX_STALENESS for g in lacking for s in groups[g])
+        return len(dealt) - len(lacking) >= len(range(me, wanted, ranks)) and not overdue
+
+    bar = tqdm(engine.generate(requests, temperature, top_p, *([] if wanted is None else [enough])),
+               f"{key[1]} {key[2]}: rollout", len(requests), leave=False, disable=run.rank > 0, mininterval=1)
     for i, ids, logprobs, truncated in bar:
         if signals and tp == 1:  # (the ranks of a tensor-parallel engine must step together)
             break
         if run.rank % tp:
             continue  # one rank of a tensor-parallel group keeps the samples
-        group, s = mine[i]
-        sample = samples[mine[i]] = Sample(prompts[group], group, ids, logprobs, truncated)
-        body = ids[:-1] if ids and ids[-1] in run.stop_ids else ids
-        futures[mine[i]] = pool.submit(dict(
+        sample = samples[todo[i]]
+        sample.response, sample.logprobs = sample.response + ids, sample.logprobs + logprobs
+        sample.truncated = truncated
+        if truncated is None:
+            continue
+        left[sample.group] -= 1
+        body = sample.response[:-1] if ids and ids[-1] in run.stop_ids else sample.response
+        futures[todo[i]] = pool.submit(dict(
             data_source=sample.prompt.data_source, response=run.tokenizer.decode(body),
             ground_truth=sample.prompt.ground_truth, prompt_tail=sample.prompt.text[-64:]))
     generated = time.perf_counter()
     run.wait(futures.values())
-    for where, sample in samples.items():
-        sample.reward = futures[where].result()
+    for where, future in futures.items():
+        samples[where].reward = future.result()
     run.reward_s += time.perf_counter() - generated
     # every rank gets all samples (ids only, some MB): what follows is the same pure function of them everywhere
-    gathered = gather_object(list(samples.items())) if run.world > 1 else list(samples.items())
+    mine = [] if run.rank % tp else list(samples.items())
+    gathered = gather_object(mine) if run.world > 1 else mine
     return [sample for _, sample in sorted(gathered, key=lambda item: item[0])]
 
 
 def rollout(engine, prompts: list[Prompt], cursor: int, step: int, pool, run: Run) -> tuple[list[Sample], int]:
     """(the step's samples with their rewards, the data cursor after them). With dynamic_sampling, dropped groups are
-    made up for by at most two further rounds, each with as many prompts as are missing."""
-    cfg, samples, missing = run.cfg, [], run.cfg.prompts_per_step
+    made up for by at most two further rounds, each with as many prompts as are missing. With rollout_extra, more groups
+    are begun than the step takes; the oldest complete ones are taken, the others go into run.carried[step]."""
+    cfg, samples, missing, before = run.cfg, [], run.cfg.prompts_per_step, run.carried.get(step - 1, [])
     run.reward_s = 0.0
+    carried = [[dataclasses.replace(s, staleness=s.staleness + bool(s.response)) for s in thaw(g)] for g in before]
     for attempt in range(3 if cfg.dynamic_sampling else 1):
-        rows = next_rows(cursor, missing, len(prompts), cfg.seed)
-        cursor += missing
+        partial = dict(carried=carried, wanted=missing) if carried or cfg.rollout_extra else {}
+        begun = max(0, missing + math.ceil(cfg.rollout_extra * missing) - len(carried))
+        rows = next_rows(cursor, begun, len(prompts), cfg.seed)
+        cursor += begun
         # no top_p and no top_k here: they would bias the ratio
         new = collect(engine, [prompts[i] for i in rows], cfg.responses_per_prompt, (cfg.seed, "train", step, attempt),
-                      cfg.temperature, 1.0, pool, run)
+                      cfg.temperature, 1.0, pool, run, **partial)
+        groups = [list(group) for _, group in groupby(new, lambda s: s.group)]
+        groups.sort(key=lambda group: any(s.truncated is None for s in group))  # complete ones first, oldest first
+        new, carried = sum(groups[:missing], []), groups[missing:]
         for sample in new:
             sample.group += attempt * cfg.prompts_per_step
         samples += new
         missing = cfg.prompts_per_step - compute_advantages(samples, cfg)[1]["groups_kept"]
         if missing <= 0:
             break
+    run.carried = {step - 1: before, step: [freeze(group) for group in carried]}
     return samples, cursor
 
 
@@ -712,12 +756,15 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "approx_kl": "mean of r - 1 - log r: KL(π_old, π) estimated on the rollout",
     "ref_kl": "mean of ρ - 1 - log ρ, ρ = π_ref/π: KL(π, starting model) estimated; 0 unless kl_coef is above 0",
     "rollout_logprob_diff": "mean |log π_old - log π_engine|: about 1e-6 in fp32, up to 2e-2 in bf16; if it is more or "
-                            "grows, the engine does not run the trainer's weights",
+                            "grows, the engine does not run the trainer's weights (or tokens were carried over)",
     "grad_norm": "global gradient norm before clipping, mean over updates",
     "lr": "learning rate",
     "updates": "optimizer updates of this step",
     "updates_skipped": "updates left out because the gradient was not finite",
-    "tokens": "response tokens generated",
+    "tokens": "response tokens of all groups",
+    "carried_frac": "share of responses begun in an earlier step (rollout_extra)",
+    "staleness_mean": "steps since a response's first token, mean over responses",
+    "staleness_max": "the same, maximum; at most MAX_STALENESS",
     "rollout_s": "seconds of generation, rewards included where they overlap",
     "reward_s": "seconds spent waiting for rewards after generation had ended",
     "train_s": "seconds of old logprobs and updates",
@@ -743,7 +790,9 @@ def rollout_metrics(samples: list[Sample]) -> dict[str, float]:
                     f"accuracy{of}": mean(s.reward.correct for s in judged),
                     f"response_tokens_mean{of}": mean(len(s.response) for s in rows)}
     tokens = sum(len(s.response) for s in samples)
-    return metrics | {"truncated_frac": mean(s.truncated for s in samples), "tokens": tokens}
+    stale = [s.staleness for s in samples]
+    return metrics | {"truncated_frac": mean(s.truncated for s in samples), "tokens": tokens, "carried_frac":
+                      mean(s > 0 for s in stale), "staleness_mean": mean(stale), "staleness_max": max(stale, default=0)}
 
 
 # -------------------------------------------------------------------------------------------------- evaluation and loop
@@ -796,8 +845,7 @@ def start(cfg: Config) -> tuple:
     state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "saved": 0, "silent": 0}, None
     if checkpoint:
         state, unfinished = load_checkpoint(checkpoint, run)
-        if unfinished:
-            unfinished = [Sample(**s | {"prompt": Prompt(**s["prompt"])}) for s in unfinished[0]], *unfinished[1:]
+        unfinished = unfinished and (thaw(unfinished[0]), *unfinished[1:])
         engine.sync(run.bare)
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
@@ -829,8 +877,7 @@ def evaluate_and_save(engine, held_out: list[Prompt], state: dict, pool, run: Ru
 def save(state: dict, run: Run, unfinished=None) -> None:
     state["saved"] = state["step"]
     folder = Path(run.cfg.output_dir) / f"checkpoint-{state['step']}{'-unfinished' if unfinished else ''}"
-    if unfinished:  # as dicts: a pickled class would be bound to the name of this file
-        unfinished = [vars(s) | {"prompt": vars(s.prompt)} for s in unfinished[0]], *unfinished[1:]
+    unfinished = unfinished and (freeze(unfinished[0]), *unfinished[1:])
     save_checkpoint(folder, state, run, extra=unfinished, best=(state["best"] or {}).get("step"))
 
 

@@ -8,10 +8,12 @@ import ctypes
 import dataclasses
 import difflib
 import errno
+import hashlib
 import inspect
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -287,6 +289,19 @@ def open_output(cfg, may_change: set[str]) -> Path | None:
     if found and found[-1].resolve() != Path(cfg.resume).resolve():
         die(f"resume: {out} holds {found[-1].name} too, and auto would mix the two runs; give another --output_dir")
     return Path(cfg.resume)
+
+
+def seed_of(*key) -> int:
+    """A 63-bit seed that is a function of the key alone: (seed, step, prompt, sample), whatever rank draws it."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def next_rows(cursor: int, count: int, total: int, seed: int) -> list[int]:
+    """Rows cursor .. cursor+count of an endless stream of epochs, each in its own random order."""
+    order = {}
+    for epoch in range(cursor // total, (cursor + count - 1) // total + 1):
+        order[epoch] = random.Random(seed_of(seed, "epoch", epoch)).sample(range(total), total)
+    return [order[at // total][at % total] for at in range(cursor, cursor + count)]
 
 
 def write_config(cfg, state: dict, resumed: bool, logs=("metrics.jsonl", "eval.jsonl")) -> None:
