@@ -2,7 +2,7 @@
 loaded.
 
     python plan.py --config recipes/klear_math_8b.yaml --gpus 8
-    python plan.py --config recipes/klear_math_8b.yaml --gpus 1 --gpu_gb 141 --model Qwen/Qwen3-4B
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 1 --lora_rank 64
 """
 
 import sys
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn import Linear
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
 import rl_gppo
@@ -48,39 +49,43 @@ def plan(cfg: Config) -> str:
     """What a run needs per GPU, in bytes. P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D
     width, I MLP width, V vocabulary, h = heads times head dim, k = KV heads times head dim, S = max_prompt +
     max_response tokens, B = max(token_budget, S).
-      weights, gradients, Adam   4P/N, 4P/N, 8P/N
-      reference (kl_coef > 0)    2P: a whole copy in bf16 on every GPU, at all times
-      gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients
+      weights, gradients, Adam   4P/N, 4P/N, 8P/N; LoRA: 2P (bf16, whole on every GPU) and 16T, T = r·(inputs + outputs
+                                 of every linear layer)
+      reference (kl_coef > 0)    2P: a whole copy in bf16 on every GPU, at all times; LoRA: none
+      gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients; LoRA: none
       activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
                                  without checkpointing half of that a layer, L times
-      head                       6·logit_chunk·V (fp32 logits, and their gradient in bf16) + 4·V·D (gradient of W, fp32)
+      head                       6·logit_chunk·V (fp32 logits, and their gradient in bf16) + 4·V·D (gradient of W, fp32;
+                                 LoRA: none)
       vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
                                  asleep during updates; gradients do not outlive an update
       FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
-                                 reference, forward, recomputation by checkpointing; twice that for backward
+                                 reference, forward, recomputation by checkpointing; backward: twice that, LoRA once
     """
     config = model_shapes(cfg.model)
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(config)
-    n, tp, limit = cfg.gpus, cfg.vllm_tensor_parallel, cfg.gpu_gb * 1e9
+    n, tp, limit, lora = cfg.gpus, cfg.vllm_tensor_parallel, cfg.gpu_gb * 1e9, cfg.lora_rank > 0
     p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
     head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    t = cfg.lora_rank * sum(m.in_features + m.out_features for m in lm.base_model.modules() if isinstance(m, Linear))
     ends = vocab * width * (1 if config.tie_word_embeddings else 2)
     span = (cfg.max_prompt_tokens or 2048) + (cfg.max_response_tokens or 4096)
     batch = max(cfg.token_budget, span)
     one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
-    state = [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)]
-    reference = [("reference of kl_coef, bf16", 2 * p)] if cfg.kl_coef else []
-    update = state + reference + [
-        ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers)),
+    state = ([("frozen weights, bf16", 2 * p), ("adapters, gradients, Adam, fp32", 16 * t)] if lora else
+             [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)])
+    reference = [("reference of kl_coef, bf16", 2 * p)] if cfg.kl_coef and not lora else []
+    gathered = [] if lora else [("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers))]
+    update = state + reference + gathered + [
         (f"activations of {batch:,} tokens",
          2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
-        (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + 4 * vocab * width)]
+        (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + (0 if lora else 4 * vocab * width))]
     cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
     cached = max(cache, 0) / (4 * layers * k / tp)
-    rollout = [("training state that stays", 12 * p / n), *reference, ("vLLM weights, bf16", 2 * p / tp),
-               ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
+    rollout = [("training state that stays", 2 * p + 12 * t if lora else 12 * p / n), *reference,
+               ("vLLM weights, bf16", 2 * p / tp), ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.gpu_gb:g} GB"]
     for phase, rows, advice in [
             ("update", update, "gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
@@ -91,7 +96,7 @@ def plan(cfg: Config) -> str:
         lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
                   f"  {'together':<36}{total / 1e9:8.2f}  {verdict}"]
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
-    flops = tokens * (2 * p + 2 * layers * h * span) * (5 + cfg.gradient_checkpointing + bool(cfg.kl_coef))
+    flops = tokens * (2 * p + 2 * layers * h * span) * (5 - lora + cfg.gradient_checkpointing + bool(cfg.kl_coef))
     minutes = flops / n / 989e12 / 0.4 / 60
     lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each engine",
               f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
