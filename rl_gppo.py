@@ -450,8 +450,7 @@ class HFRollout:
             for i, limit, tokens, lp in zip(batch, limits.tolist(), out, logprobs):
                 # the first stop token ends a response, not the first pad: pad may equal eos
                 end = next((k + 1 for k, token in enumerate(tokens[:limit]) if token in run.stop_ids), None)
-                whole = end or len(tokens) >= limit
-                yield i, tokens[:end or limit], lp[:end or limit], end is None if whole else None
+                yield i, tokens[:end or limit], lp[:end or limit], end is None if end or len(tokens) >= limit else None
 
     sync = sleep = lambda self, *_: None
 
@@ -514,8 +513,7 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
     run.reward_s += time.perf_counter() - generated
     # every rank gets all samples (ids only, some MB): what follows is the same pure function of them everywhere
     mine = [] if run.rank % tp else list(samples.items())
-    gathered = gather_object(mine) if run.world > 1 else mine
-    return [sample for _, sample in sorted(gathered, key=lambda item: item[0])]
+    return [s for _, s in sorted(gather_object(mine) if run.world > 1 else mine, key=lambda item: item[0])]
 
 
 def rollout(engine, prompts: list[Prompt], cursor: int, step: int, pool, run: Run) -> tuple[list[Sample], int]:
@@ -526,13 +524,13 @@ def rollout(engine, prompts: list[Prompt], cursor: int, step: int, pool, run: Ru
     run.reward_s = 0.0
     carried = [[dataclasses.replace(s, staleness=s.staleness + bool(s.response)) for s in thaw(g)] for g in before]
     for attempt in range(3 if cfg.dynamic_sampling else 1):
-        partial = dict(carried=carried, wanted=missing) if carried or cfg.rollout_extra else {}
+        partial = [carried, missing] if carried or cfg.rollout_extra else []
         begun = max(0, missing + math.ceil(cfg.rollout_extra * missing) - len(carried))
         rows = next_rows(cursor, begun, len(prompts), cfg.seed)
         cursor += begun
         # no top_p and no top_k here: they would bias the ratio
         new = collect(engine, [prompts[i] for i in rows], cfg.responses_per_prompt, (cfg.seed, "train", step, attempt),
-                      cfg.temperature, 1.0, pool, run, **partial)
+                      cfg.temperature, 1.0, pool, run, *partial)
         groups = [list(group) for _, group in groupby(new, lambda s: s.group)]
         groups.sort(key=lambda group: any(s.truncated is None for s in group))  # complete ones first, oldest first
         new, carried = sum(groups[:missing], []), groups[missing:]

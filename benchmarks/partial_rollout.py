@@ -51,7 +51,7 @@ class Side:
     def limited(self, requests, *more):
         """The engine's generate() with a limit for each sample; a continued one keeps what is left of its own."""
         left = []
-        for ids, seed, *limit in requests:
+        for ids, _, *limit in requests:
             whole = tuple(ids)
             if not limit:  # a new response; the copies of a prompt are numbered
                 number = self.copies[whole] = self.copies.get(whole, -1) + 1
