@@ -15,6 +15,7 @@ runs/partial_rollout and not made again, so an interrupted benchmark goes on.
 """
 
 import argparse
+import functools
 import math
 import os
 import random
@@ -45,8 +46,8 @@ class Side:
             "responses_per_prompt": args.responses, "max_response_tokens": args.longest, "rollout": args.rollout,
             "zero_advantage_filter": "false", "rollout_extra": extra, "rollout_correction_cap": 2}.items()])
         self.run, self.engine, self.prompts, *_ = rl_gppo.start(cfg)
-        self.run.stop_ids, self.generate = [self.run.tokenizer.vocab_size + 7], self.engine.generate
-        self.engine.generate = self.limited
+        self.run.stop_ids = [10**6] if args.rollout == "hf" else []  # no token ends a response (vLLM: ignore_eos)
+        self.generate, self.engine.generate = self.engine.generate, self.limited
 
     def limited(self, requests, *more):
         """The engine's generate() with a limit for each sample; a continued one keeps what is left of its own."""
@@ -99,6 +100,10 @@ def seconds(args) -> None:
     torch.set_num_threads(args.threads or os.cpu_count())
     model = toy.make_model(tempfile.mkdtemp()) if args.model == "toy" else args.model
     sides = {extra: Side(args, extra, model) for extra in (0.0, args.extra)}
+    if args.rollout == "vllm":
+        import vllm
+
+        vllm.SamplingParams = functools.partial(vllm.SamplingParams, ignore_eos=True)
     rows: dict[float, list[tuple]] = {extra: [] for extra in sides}
     for number in tqdm(range(1, args.rounds + SKIPPED + 1), "rounds", mininterval=1):
         for extra, side in sides.items():
