@@ -1,5 +1,4 @@
-"""Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config alone; no weights are
-loaded.
+"""Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config; no weights are loaded.
 
     python plan.py --config recipes/klear_math_8b.yaml --gpus 8
     python plan.py --config recipes/klear_math_8b.yaml --gpus 1 --lora_rank 64
@@ -30,8 +29,7 @@ class Config(rl_gppo.Config):
     gpu_gb: Positive = 80.0  # memory of one of them
 
 
-def model_shapes(name: str):
-    """The model's transformers config, from its folder, the hub, or KNOWN."""
+def model_shapes(name: str):  # of a folder, the hub, or KNOWN
     short = name.split("/")[-1].removesuffix("-Base").removesuffix("-SFT")
     if not Path(name).exists() and (name.count("/") != 1 or name.startswith("runs/")):
         die(f"model: {name} is not there yet; an earlier stage makes it: plan with --model Qwen/Qwen3-8B or the like")
@@ -49,16 +47,14 @@ def plan(cfg: Config) -> str:
     """What a run needs per GPU, in bytes. P parameters, N GPUs (FSDP2, bf16 compute, fp32 master weights), L layers, D
     width, I MLP width, V vocabulary, h = heads times head dim, k = KV heads times head dim, S = max_prompt +
     max_response tokens, B = max(token_budget, S).
-      weights, gradients, Adam   4P/N, 4P/N, 8P/N; LoRA: 2P (bf16, whole on every GPU) and 16T, T = r·(inputs + outputs
-                                 of every linear layer)
+      weights, gradients, Adam   4P/N, 4P/N, 8P/N; LoRA: 2P on every GPU, and 16T, T = r·(in + out) of all linear layers
       reference (kl_coef > 0)    2P: a whole copy in bf16 on every GPU, at all times; LoRA: none
       gathered in bf16           2·(embedding + head + 2 layers), and as much again for their gradients; LoRA: none
       activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
                                  without checkpointing half of that a layer, L times
-      head                       6·logit_chunk·V (fp32 logits, and their gradient in bf16) + 4·V·D (gradient of W, fp32;
-                                 LoRA: none)
-      vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token;
-                                 asleep during updates; gradients do not outlive an update
+      head                       6·logit_chunk·V (logits fp32, gradient bf16) + 4·V·D (gradient of W; LoRA: none)
+      vLLM                       vllm_memory of the GPU (asleep during updates): weights 2P/tp, 2 GB of its own, KV cache
+                                 4·L·k/tp a token; gradients do not outlive an update
       FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
                                  reference, forward, recomputation by checkpointing; backward: twice that, LoRA once
     """
@@ -88,7 +84,7 @@ def plan(cfg: Config) -> str:
                ("vLLM weights, bf16", 2 * p / tp), ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.gpu_gb:g} GB"]
     for phase, rows, advice in [
-            ("update", update, "gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
+            ("update", update, "lora_rank, gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
             ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
         total = sum(size for _, size in rows)
         fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; one response of full length at least
@@ -98,10 +94,9 @@ def plan(cfg: Config) -> str:
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
     flops = tokens * (2 * p + 2 * layers * h * span) * (5 - lora + cfg.gradient_checkpointing + bool(cfg.kl_coef))
     minutes = flops / n / 989e12 / 0.4 / 60
-    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each engine",
-              f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
-              f"  {flops:.2e} FLOPs, {minutes:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each "
+                      f"engine\na step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} "
+                      f"responses),\n  {flops:.2e} FLOPs, {minutes:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"])
 
 
 def main(argv: list[str]) -> None:

@@ -94,7 +94,7 @@ def logprob_error(samples: list, run: ranks.Run) -> float:
         return ((token_logprobs(batch, run, False)[0] - batch["rollout_logprobs"]).abs() * batch["mask"]).max().item()
 
 
-@pytest.fixture(scope="module", params=[pytest.param("vllm", marks=pytest.mark.needs("vllm")), "hf"])
+@pytest.fixture(scope="module", params=[pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.needs("vllm")]), "hf"])
 def rolled(request, model):
     """(the samples of each step, cursor, run, the engine) under weights that stay as they are."""
     run = make_run(model)
@@ -150,6 +150,7 @@ def test_the_first_step_is_that_of_an_ordinary_rollout(rolled, model):
     assert all((s.group, tuple(s.response)) in known for s in every[0])
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_carried_tokens_keep_the_logprobs_of_the_weights_that_drew_them(model):
     """After an update the trainer finds other logprobs for the old piece, the same for the new one."""
@@ -180,6 +181,7 @@ def two_ranks(rank: int, folder: str, model: str) -> None:
     Path(folder, f"rank{rank}.json").write_text(json.dumps([[s.response for samples in every for s in samples], run.carried[5]]))
 
 
+@pytest.mark.slow
 def test_two_ranks_and_then_one(model, tmp_path):
     """Both ranks have the same samples and carry the same; one rank alone goes on with all of them."""
     forked.spawn(two_ranks, str(tmp_path), model)
