@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.nn import Linear
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
 import rl_gppo
@@ -53,10 +52,9 @@ def plan(cfg: Config) -> str:
       activations                2·B·D·L kept by checkpointing + one layer recomputed, 2·2·B·(4D + 2h + 2k + 3I);
                                  without checkpointing half of that a layer, L times
       head                       6·logit_chunk·V (logits fp32, gradient bf16) + 4·V·D (gradient of W; LoRA: none)
-      vLLM                       vllm_memory of the GPU (asleep during updates): weights 2P/tp, 2 GB of its own, KV cache
-                                 4·L·k/tp a token; gradients do not outlive an update
-      FLOPs a token              2P + 2·L·h·S (causal attention at full length) for each of: rollout, old logprobs,
-                                 reference, forward, recomputation by checkpointing; backward: twice that, LoRA once
+      vLLM                       vllm_memory of the GPU: weights 2P/tp, 2 GB of its own, KV cache 4·L·k/tp a token
+      FLOPs a token              2P + 2·L·h·S (causal attention) each: rollout, old logprobs, reference, forward,
+                                 recomputation by checkpointing; backward: twice that, LoRA once
     """
     config = model_shapes(cfg.model)
     with torch.device("meta"):
@@ -65,16 +63,16 @@ def plan(cfg: Config) -> str:
     p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
     head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
-    t = cfg.lora_rank * sum(m.in_features + m.out_features for m in lm.base_model.modules() if isinstance(m, Linear))
-    ends = vocab * width * (1 if config.tie_word_embeddings else 2)
+    linear = [m for m in lm.base_model.modules() if isinstance(m, torch.nn.Linear)]
+    t = cfg.lora_rank * sum(m.in_features + m.out_features for m in linear)
     span = (cfg.max_prompt_tokens or 2048) + (cfg.max_response_tokens or 4096)
-    batch = max(cfg.token_budget, span)
+    batch, ends = max(cfg.token_budget, span), vocab * width * (1 if config.tie_word_embeddings else 2)
     one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
-    state = ([("frozen weights, bf16", 2 * p), ("adapters, gradients, Adam, fp32", 16 * t)] if lora else
-             [("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n)])
+    state = [("frozen weights, bf16", 2 * p), ("adapters, gradients, Adam, fp32", 16 * t)] if lora else [
+        ("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n),
+        ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers))]
     reference = [("reference of kl_coef, bf16", 2 * p)] if cfg.kl_coef and not lora else []
-    gathered = [] if lora else [("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers))]
-    update = state + reference + gathered + [
+    update = state + reference + [
         (f"activations of {batch:,} tokens",
          2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
         (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + (0 if lora else 4 * vocab * width))]
@@ -84,19 +82,19 @@ def plan(cfg: Config) -> str:
                ("vLLM weights, bf16", 2 * p / tp), ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.gpu_gb:g} GB"]
     for phase, rows, advice in [
-            ("update", update, "lora_rank, gradient_checkpointing, smaller token_budget or logit_chunk, fsdp_offload_params"),
+            ("update", update, "lora_rank, gradient_checkpointing, smaller token_budget, fsdp_offload_params"),
             ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
         total = sum(size for _, size in rows)
-        fits = total < 0.95 * limit and cached > span  # 5 % for fragmentation; one response of full length at least
-        verdict = "fits" if fits else f"DOES NOT FIT; mend: more GPUs, {advice}"
+        # 5 % for fragmentation; one response of full length at least
+        verdict = "fits" if total < 0.95 * limit and cached > span else f"DOES NOT FIT; mend: more GPUs, {advice}"
         lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
                   f"  {'together':<36}{total / 1e9:8.2f}  {verdict}"]
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
     flops = tokens * (2 * p + 2 * layers * h * span) * (5 - lora + cfg.gradient_checkpointing + bool(cfg.kl_coef))
-    minutes = flops / n / 989e12 / 0.4 / 60
-    return "\n".join([*lines, "", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each "
-                      f"engine\na step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} "
-                      f"responses),\n  {flops:.2e} FLOPs, {minutes:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"])
+    lines += ["", f"KV cache: {cached:,.0f} tokens, {cached / span:.1f} full responses at once on each engine",
+              f"a step: {tokens:,} tokens at most ({cfg.prompts_per_step} x {cfg.responses_per_prompt} responses),",
+              f"  {flops:.2e} FLOPs, {flops / n / 989e12 / 24:.0f} minutes at 40 % of an H100's 989 TFLOP/s (bf16)"]
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
