@@ -41,12 +41,12 @@ def tiny_model(seed: int = 0) -> Qwen3ForCausalLM:
 
 
 def make_samples(groups: int = 5, per_group: int = 4) -> list[Sample]:
-    """Lengths from 1 to LIMIT tokens."""
+    """Lengths from 1 to 33 tokens, all below LIMIT."""
     rng, samples = random.Random(0), []
     for group in range(groups):
         prompt = Prompt([rng.randrange(3, 97) for _ in range(rng.randint(2, 12))], "", "math_verify", "1")
         for _ in range(per_group):
-            response = [rng.randrange(3, 97) for _ in range(rng.choice([1, 2, rng.randint(3, LIMIT), LIMIT]))]
+            response = [rng.randrange(3, 97) for _ in range(rng.choice([1, 2, rng.randint(3, 33), 33]))]
             samples.append(Sample(prompt, group, response, [-rng.random() * 5 for _ in response], False,
                                   Reward(1.0, rng.random() < 0.5, "correct"), rng.gauss(0, 1)))
     return samples
@@ -114,6 +114,16 @@ def test_loss_and_gradient_are_the_closed_form(aggregation, kl_coef):
         for name, exact in gradient.items():
             step = (before[name] - whole(run)[name]).double() / run.cfg.lr  # SGD: the gradient itself
             assert 0 < (step - exact).norm() <= 1e-5 * exact.norm(), (name, budget)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_each_update_is_divided_by_its_own_counts(aggregation):
+    """Three mini-batches of uneven size, learning rate 0: the mean of the three closed forms."""
+    cfg = config(loss_aggregation=aggregation, kl_coef=0.04, minibatch_prompts=2, lr=0.0)
+    parts = rl_gppo.split_minibatches(make_samples(), cfg, 1)
+    assert sorted(map(len, parts)) == [4, 8, 8]
+    metrics = rl_gppo.update_policy(make_samples(), 1, make_run(cfg))
+    assert metrics["pg_loss"] == pytest.approx(sum(closed_form(part, aggregation, 0.04)[0] for part in parts) / 3, rel=1e-4)
 
 
 def test_aggregations_differ():
