@@ -267,6 +267,10 @@ class SeededSampler(LogitsProcessor):
             self.seen.scatter_(1, ids[:, -1:], True)
         return torch.where(self.seen, torch.where(scores > 0, scores / self.penalty, scores * self.penalty), scores)
 
+    def keep(self, rows: list[int]) -> None:
+        """The other rows have left the batch."""
+        self.generators, self.noise = [self.generators[k] for k in rows], [noise[rows] for noise in self.noise]
+
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, V)
         x = self.penalise(ids, scores.float()) if self.penalty != 1 else scores.float()
         logprobs = (x / (self.temperature or 1.0)).log_softmax(-1)

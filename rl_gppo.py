@@ -52,7 +52,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import DynamicCache
 
 import rewards
 import toy
@@ -407,7 +407,7 @@ class VLLMRollout:
 
 
 class HFRollout:
-    """transformers' generate on the policy itself: needs no engine and no sync; for machines without vLLM."""
+    """transformers on the policy itself: needs no engine and no sync; for machines without vLLM."""
 
     def __init__(self, run: Run):
         self.lm, self.run, head = run.bare.lm, run, run.bare.lm.get_output_embeddings()
@@ -421,36 +421,45 @@ class HFRollout:
     @torch.no_grad()
     def generate(self, requests: list[tuple], temperature: float, top_p: float = 1.0, enough: Callable | None = None):
         self.lm.eval()
+        size, order = self.run.cfg.rollout_batch, [*range(len(requests))]
+        if not enough:  # (carried ones come first, and stay there)
+            order.sort(key=lambda i: len(requests[i][0]))
+        for at in range(0, len(order), size):
+            if not (signals or enough and enough()):
+                yield from self.decode(requests, order[at:at + size], temperature, top_p, enough)
+
+    def decode(self, requests: list[tuple], rows: list[int], temperature: float, top_p: float, enough: Callable | None):
+        """One batch of requests, token by token. Not transformers' generate(): a response is handed out when it ends,
+        and rows that have ended leave the batch when they are a fifth of it."""
         cfg, run, device = self.run.cfg, self.run, self.lm.get_input_embeddings().weight.device
-        order = sorted(range(len(requests)), key=lambda i: 0 if enough else len(requests[i][0]))  # carried ones first
-        for at in range(0, len(order), cfg.rollout_batch):
-            if enough and enough():
-                break
-            batch = order[at:at + cfg.rollout_batch]
-            width = max(len(requests[i][0]) for i in batch)
-            limits = torch.tensor([(*requests[i][2:], cfg.max_response_tokens)[0] for i in batch], device=device)
-            ended = torch.zeros_like(limits, dtype=torch.bool)
-
-            def stop(ids, _, width=width, batch=batch, limits=limits, ended=ended, **__):  # -> (rows,) bool
-                ended |= (limits <= ids.shape[1] - width) | torch.isin(ids[:, -1], torch.tensor(run.stop_ids).to(ids))
-                over = signals or enough and enough([batch[k] for k in ended.nonzero()[:, 0].tolist()])
-                return torch.ones_like(ended) if over else ended
-
-            ids = torch.tensor([[run.pad_id] * (width - len(requests[i][0])) + requests[i][0] for i in batch])
-            real = torch.tensor([[0] * (width - len(requests[i][0])) + [1] * len(requests[i][0]) for i in batch])
-            sampler = SeededSampler([requests[i][1] for i in batch], temperature, top_p)
+        width, cache = max(len(requests[i][0]) for i in rows), DynamicCache(config=self.lm.config)
+        pads = [width - len(requests[i][0]) for i in rows]
+        ids = torch.tensor([[run.pad_id] * pad + requests[i][0] for pad, i in zip(pads, rows)], device=device)
+        real = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)  # (rows, length so far)
+        sampler = SeededSampler([requests[i][1] for i in rows], temperature, top_p)
+        limit = {i: (*requests[i][2:], cfg.max_response_tokens)[0] for i in rows}
+        going = {i: ([], []) for i in rows}  # tokens and logprobs of what has not ended
+        while going and not (signals or enough and enough()):
             with run.accelerator.autocast():  # the precision of the trainer's forward
-                out = self.lm.generate(
-                    ids.to(device), attention_mask=real.to(device), max_new_tokens=cfg.max_response_tokens,
-                    do_sample=False, logits_processor=LogitsProcessorList([sampler]), eos_token_id=run.stop_ids,
-                    pad_token_id=run.pad_id, stopping_criteria=StoppingCriteriaList([stop]), temperature=None,
-                    top_p=None, top_k=None)
-                out = out[:, width:].tolist()
-            logprobs = torch.cat(sampler.logprobs, -1).tolist()
-            for i, limit, tokens, lp in zip(batch, limits.tolist(), out, logprobs):
-                # the first stop token ends a response, not the first pad: pad may equal eos
-                end = next((k + 1 for k, token in enumerate(tokens[:limit]) if token in run.stop_ids), None)
-                yield i, tokens[:end or limit], lp[:end or limit], end is None if end or len(tokens) >= limit else None
+                position = (real.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+                logits = self.lm(ids, attention_mask=real, position_ids=position, past_key_values=cache, use_cache=True,
+                                 logits_to_keep=1).logits[:, -1]
+            ids = sampler(ids, logits).argmax(-1, keepdim=True)
+            for i, token, logprob in zip(rows, ids[:, 0].tolist(), sampler.logprobs.pop()[:, 0].tolist()):
+                if i in going:
+                    going[i][0].append(token)
+                    going[i][1].append(logprob)
+                    ended = token in run.stop_ids
+                    if ended or len(going[i][0]) == limit[i]:
+                        yield i, *going.pop(i), not ended
+            real = torch.cat([real, real.new_ones(len(rows), 1)], -1)
+            if len(going) < 0.8 * len(rows):
+                left = torch.tensor([k for k, i in enumerate(rows) if i in going], dtype=torch.long, device=device)
+                cache.batch_select_indices(left)
+                sampler.keep(left.tolist())
+                rows, ids, real = [i for i in rows if i in going], ids[left], real[left]
+        if enough:
+            yield from ((i, *begun, None) for i, begun in going.items())
 
     sync = sleep = lambda self, *_: None
 
@@ -484,10 +493,9 @@ def collect(engine, prompts: list[Prompt], n: int, key: tuple, temperature: floa
                 (s.prompt.ids, seed_of(*key, *at)) for at in todo]
     left = Counter(g for g, _ in todo)  # responses that a group still lacks
 
-    def enough(more=()) -> bool:
-        lacking = left - Counter(todo[i][0] for i in more)
-        overdue = any(s.staleness >= MAX_STALENESS for g in lacking for s in groups[g])
-        return len(dealt) - len(lacking) >= len(range(me, wanted, ranks)) and not overdue
+    def enough() -> bool:
+        overdue = any(s.staleness >= MAX_STALENESS for g in +left for s in groups[g])
+        return len(dealt) - len(+left) >= len(range(me, wanted, ranks)) and not overdue
 
     bar = tqdm(engine.generate(requests, temperature, top_p, *([] if wanted is None else [enough])),
                f"{key[1]} {key[2]}: rollout", len(requests), leave=False, disable=run.rank > 0, mininterval=1)
