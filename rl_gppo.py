@@ -343,8 +343,8 @@ MAX_STALENESS = 2  # steps; no rollout ends before the groups that were begun so
 
 # An engine has generate(requests, temperature, top_p) -> iterator of (request number, token ids, logprobs, truncated)
 # in the order of completion, sync(policy) to take new weights, and sleep() to give its GPU memory back until then.
-# A request is (token ids, seed) or (token ids, seed, token limit). A fourth argument enough(more=()) tells whether no
-# more is needed (where those requests are complete too): the others then come as far as they are, truncated None.
+# A request is (token ids, seed) or (token ids, seed, token limit). A fourth argument enough() tells whether no more
+# is needed: the others then come as far as they are, truncated None.
 class VLLMRollout:
     """vLLM inside this process (one engine a rank, or one a tensor-parallel group): weights go over in memory."""
 
@@ -563,9 +563,9 @@ def overlong_penalty(sample: Sample, cfg: Config) -> float:
 
 
 def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]:
-    """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4) and drops groups without spread in R, the
-    score with overlong_penalty (§5.2.5). A response whose verifier failed takes no part, nor does a truncated one with
-    overlong_filter. Returns the samples to train on and what was counted."""
+    """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4), R the score with overlong_penalty, and drops
+    groups without spread in the score (§5.2.5). A response whose verifier failed takes no part, nor does a truncated
+    one with overlong_filter. Returns the samples to train on and what was counted."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
         if sample.reward.status not in NO_REWARD:
@@ -576,7 +576,7 @@ def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample]
         scale = scores.std() + 1e-6 if cfg.adv_std == "group" else 1.0
         for sample, score in zip(group, scores):
             sample.advantage = float((score - scores.mean()) / scale)
-        if np.ptp(scores) > 0 or not cfg.zero_advantage_filter:
+        if len({sample.reward.score for sample in group}) > 1 or not cfg.zero_advantage_filter:
             kept += group
     judged = [[s.reward.correct for s in group] for group in groups.values()]
     trained_on = [s for s in kept if not (cfg.overlong_filter and s.truncated)]
@@ -749,7 +749,7 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "response_tokens_mean": "mean length of a response, its end token included",
     "truncated_frac": "share of responses cut at max_response_tokens",
     "overlong_penalty": "mean of DAPO's soft punishment, added to the score for the advantages, not in reward_mean",
-    "groups_kept": "groups trained on (reward, soft punishment included, not the same for all responses)",
+    "groups_kept": "groups trained on (reward not the same for all responses)",
     "groups_all_correct": "groups with every response correct",
     "groups_all_wrong": "groups with none correct",
     "reward_failures": "responses whose verifier or sandbox failed; they take no part",

@@ -232,15 +232,16 @@ def test_soft_punishment(tokens, buffer, expected):
 
 
 def test_punishment_reaches_the_advantage_alone():
-    """R is score + punishment: equal scores with unequal lengths have a spread and are kept; score and `correct` stay as they were."""
+    """R is score + punishment; which groups are kept is decided by the score alone (DAPO's Eq. 11), and score and `correct`
+    stay as they were."""
     cfg = Config(max_response_tokens=10, overlong_buffer=4, adv_std="none")
-    lengths, right = [3, 6, 8, 10, 2, 3], Reward(1.0, True, "correct")
-    samples = [Sample(Prompt([1], "", "", ""), i // 4, [1] * n, [0.0] * n, n == 10, right) for i, n in enumerate(lengths)]
+    lengths, right, wrong = [3, 6, 8, 10, 2, 10], Reward(1.0, True, "correct"), Reward(0.0, False, "wrong")
+    samples = [Sample(Prompt([1], "", "", ""), i // 4, [1] * n, [0.0] * n, n == 10, wrong if i == 1 else right)
+               for i, n in enumerate(lengths)]
     kept, counts = rl_gppo.compute_advantages(samples, cfg)
-    assert [s.advantage for s in kept] == pytest.approx([0.375, 0.375, -0.125, -0.625])  # 0, 0, -0.5, -1 less their mean
-    assert counts["groups_kept"] == 1 and counts["groups_all_correct"] == 2 and all(s.reward is right for s in samples)
-    kept, _ = rl_gppo.compute_advantages(samples, dataclasses.replace(cfg, overlong_buffer=0))
-    assert kept == []
+    # 1, 0, 0.5, 0 less their mean; the second group, all right, has a spread in length alone
+    assert kept == samples[:4] and [s.advantage for s in kept] == pytest.approx([0.625, -0.375, 0.125, -0.375])
+    assert counts["groups_kept"] == 1 and counts["groups_all_correct"] == 1 and samples[0].reward is right
 
 
 def test_buffer_longer_than_a_response(capsys):
