@@ -853,6 +853,9 @@ def start(cfg: Config) -> tuple:
         state, unfinished = load_checkpoint(checkpoint, run)
         unfinished = unfinished and (thaw(unfinished[0]), *unfinished[1:])
         engine.sync(run.bare)
+    lengths = [len(s["response"]) + (s["truncated"] is None) for at in run.carried for g in run.carried[at] for s in g]
+    if (need := max(lengths, default=0)) > cfg.max_response_tokens:
+        die(f"resume: {checkpoint} carries longer responses; max_response_tokens must be at least {need}")
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:

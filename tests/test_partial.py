@@ -214,6 +214,10 @@ def test_a_stopped_run_goes_on_with_the_same_bits(data):  # noqa: F811
     assert newest.name == "checkpoint-3" and list(torch.load(newest / "trainer" / "carried.pt", weights_only=False)) == [3]
     finish(flags_of(data, out, *FLAGS), data / "log")
     same_end(out, data / "partial")
+    # with a shorter limit than what was carried: a line, and no engine that fails
+    shorter = [*FLAGS[:5], 2, *FLAGS[6:], "--resume", data / "partial" / "checkpoint-6"]
+    done = forked.run("rl_gppo", *flags_of(data, data / "shorter", *shorter), check=False)
+    assert done.returncode == 2 and "max_response_tokens must be at least" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("flags, named", [
