@@ -154,6 +154,7 @@ def two_ranks(rank: int, folder: str) -> None:
     torch.save(results, f"{folder}/rank{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one(tmp_path):
     """Two gloo ranks, DDP and FSDP2, against one rank with all samples in one micro-batch: two updates, the second off-policy."""
     forked.spawn(two_ranks, str(tmp_path))
@@ -277,6 +278,7 @@ def metrics_of(out: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
 
 
+@pytest.mark.slow
 def test_resume_is_bitwise_with_a_reference(model, tmp_path):
     """Two steps, then two more in a second process: its reference is the starting model again, not the checkpoint."""
     flags = ["--model", model, *SMALL, "--kl_coef", "0.1", "--loss_aggregation", "sequence", "--overlong_buffer", "8", "--zero_advantage_filter", "false"]

@@ -158,9 +158,9 @@ def toy_folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def trained(toy_folder, tmp_path_factory):
-    """The output folder of an SFT with LoRA on 512 toy traces, four updates."""
+    """The output folder of an SFT with LoRA on 64 toy traces, four updates."""
     out = tmp_path_factory.mktemp("lora") / "sft"
-    rows = "".join(json.dumps(row) + "\n" for row in itertools.islice(toy.sft_rows("math", 512, 0), 512))
+    rows = "".join(json.dumps(row) + "\n" for row in itertools.islice(toy.sft_rows("math", 64, 0), 64))
     (out.parent / "rows.jsonl").write_text(rows)
     forked.run("sft", *sft_flags(toy_folder, out.parent), "--output_dir", out)
     return out
@@ -168,9 +168,10 @@ def trained(toy_folder, tmp_path_factory):
 
 def sft_flags(model: str, folder) -> list[str]:
     return ["--model", model, "--train_file", str(folder / "rows.jsonl"),
-            *"--lora_rank 4 --lr 1e-2 --min_lr 1e-2 --epochs 1 --global_batch 128 --save_every 2 --keep_checkpoints 9".split()]
+            *"--lora_rank 4 --lr 1e-2 --min_lr 1e-2 --epochs 1 --global_batch 16 --packing false --save_every 2 --keep_checkpoints 9".split()]
 
 
+@pytest.mark.slow
 def test_final_is_an_ordinary_folder_and_adapter_is_pefts(toy_folder, trained):
     """transformers loads final/; PeftModel loads final/adapter on the base; both compute the same, and not the base's."""
     merged = AutoModelForCausalLM.from_pretrained(trained / "final")
@@ -184,6 +185,7 @@ def test_final_is_an_ordinary_folder_and_adapter_is_pefts(toy_folder, trained):
     assert json.loads((trained / "final" / "adapter" / "adapter_config.json").read_text())["r"] == 4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_adapter_and_optimizer_and_resumes_bit_for_bit(toy_folder, trained, tmp_path):
     """No weights of the base in it; a run that goes on from the middle ends in the same bytes."""
     checkpoint = trained / "checkpoint-2"
@@ -202,6 +204,7 @@ VERIFIERS = {"length": Verifier(score, lambda ground_truth: None, think=False)}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_engine_and_trainer_agree(toy_folder, trained, tmp_path):
     """A real vLLM engine under merged copies: mean |Δ log π| < 1e-4 in fp32, before and after updates, and the next run
