@@ -368,9 +368,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
     if first:
         write_config(cfg, state, bool(checkpoint))
-        learnt, tokens = train.meta["learnt_tokens"], train.meta["tokens"]
-        print(f"SFT on {cfg.train_file}: {size_of(lm)}, {len(train)} examples, {learnt:,} of {tokens:,} "
-              f"tokens to learn, {run.world} rank(s)", flush=True)
+        print(f"SFT on {cfg.train_file}: {size_of(lm)}, {len(train)} examples, {train.meta['learnt_tokens']:,} of "
+              f"{train.meta['tokens']:,} tokens to learn, {run.world} rank(s)", flush=True)
     run.accelerator.init_trackers("klear-reasoner-sft", asdict(cfg))
     return run, train, held_out, state
 
