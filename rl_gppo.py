@@ -3,7 +3,7 @@
 
     accelerate launch rl_gppo.py                                   # embedded default: tiny model, sums, CPU, minutes
     accelerate launch rl_gppo.py --config recipes/toy_code.yaml    # the same with programs run in the sandbox
-    accelerate launch rl_gppo.py --config recipes/grpo.yaml        # a baseline as published; also dapo, dr_grpo, gspo...
+    accelerate launch rl_gppo.py --config recipes/grpo.yaml        # a baseline as published; dapo, dr_grpo, gspo...
     accelerate launch --config_file recipes/fsdp2_8gpu.yaml rl_gppo.py --config recipes/klear_math_8b.yaml
     python plan.py --config recipes/klear_math_8b.yaml --gpus 8    # memory and FLOPs of that run; loads no weights
 
