@@ -385,7 +385,7 @@ def test_a_real_vllm_server(sums, tmp_path, monkeypatch, capsys):
         assert lines(tmp_path / "greedy/generations.jsonl") == [
             row | {"response": opened(row["response"])} for row in lines(tmp_path / "hf/generations.jsonl")]
 
-        random = [*served, "--temperature", "1", "--top_p", "1", "--n", "4", "--max_tokens", "200"]
+        random = [*served, "--temperature", "1", "--top_p", "1", "--n", "4", "--max_tokens", "60"]
         for name in ("one", "two"):
             assert run(monkeypatch, flags_of(server, sums, tmp_path / name, *random)) == 0
         assert (tmp_path / "one/generations.jsonl").read_bytes() == (tmp_path / "two/generations.jsonl").read_bytes()
@@ -395,7 +395,7 @@ def test_a_real_vllm_server(sums, tmp_path, monkeypatch, capsys):
 
         capsys.readouterr()
         out = tmp_path / "killed"
-        long = [*random[:-3], "12", "--max_tokens", "200", "--api_retries", "1", "--api_concurrency", "8"]
+        long = [*random[:-3], "12", "--max_tokens", "60", "--api_retries", "1", "--api_concurrency", "8"]
 
         def kill_in_the_middle():
             while not (out / "generations.jsonl").exists() or (out / "generations.jsonl").read_bytes().count(b"\n") < 8:
