@@ -12,8 +12,6 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import forked
@@ -26,6 +24,7 @@ from ranks import Run
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample
 from runs import read_config
+from test_distributed import wrapped
 
 ROOT = Path(__file__).parent.parent
 METHODS = ["grpo", "dapo", "dr_grpo", "cispo", "gspo", "ce_gppo", "gppo"]
@@ -56,13 +55,7 @@ def make_run(cfg: Config, wrap: str = "none", dtype=torch.float32, start: int = 
     """The policy is the model of seed 0, the starting model that of seed `start`, so that the KL is none of 0."""
     accelerator = Accelerator(cpu=True)
     policy, reference = Policy(tiny_model().to(dtype)), ranks.freeze(tiny_model(start).to(dtype), accelerator).to(dtype)
-    if wrap == "ddp":
-        policy = accelerator.prepare(policy)
-    elif wrap == "fsdp":
-        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
-        for layer in policy.lm.base_model.layers:
-            fully_shard(layer, mesh=mesh)
-        fully_shard(policy, mesh=mesh)
+    policy = wrapped(policy, wrap, accelerator)
     optimizer = accelerator.prepare(torch.optim.SGD(policy.parameters(), lr=cfg.lr))
     return Run(cfg, accelerator, policy, optimizer, None, [1], 0, reference)
 

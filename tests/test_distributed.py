@@ -68,18 +68,24 @@ OPTIMIZERS = {  # SGD: weights move by the gradient itself, so equal steps mean 
 }
 
 
+def wrapped(policy: Policy, wrap: str, accelerator: Accelerator):
+    """The policy of one rank (none), or of several: ddp, fsdp."""
+    if wrap == "ddp":
+        return accelerator.prepare(policy)
+    if wrap == "fsdp":
+        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
+        for layer in policy.lm.base_model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(policy, mesh=mesh, reshard_after_forward=True)
+    return policy
+
+
 def make_run(cfg: Config, optimizer, wrap: str, tied: bool) -> Run:
     accelerator = Accelerator(cpu=True)
     policy = Policy(tiny_model(tied))
     if cfg.lora_rank:
         lora.add_adapters(policy.lm, cfg, accelerator)
-    if wrap == "ddp":
-        policy = accelerator.prepare(policy)
-    elif wrap == "fsdp":
-        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
-        for layer in policy.lm.base_model.layers:
-            fully_shard(layer, mesh=mesh)
-        fully_shard(policy, mesh=mesh, reshard_after_forward=True)
+    policy = wrapped(policy, wrap, accelerator)
     return Run(cfg, accelerator, policy, accelerator.prepare(optimizer([p for p in policy.parameters() if p.requires_grad])), SavesNothing(), [1], 0)
 
 
