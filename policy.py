@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
+from prefixes import cache_of
 from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
@@ -80,9 +81,8 @@ def size_of(lm: nn.Module) -> str:
 
 def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
     """(tokens that end a response, padding token)."""
-    eos = generation_config.eos_token_id
+    eos, pad = generation_config.eos_token_id, tokenizer.pad_token_id
     stop_ids = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
-    pad = tokenizer.pad_token_id
     return stop_ids, pad if pad is not None else stop_ids[0] if stop_ids else 0
 
 
@@ -90,8 +90,8 @@ def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
     """Adds the tokens that end a turn in the training data to eos_token_id: a base model (Qwen3-8B-Base) knows
     <|endoftext|> alone, and rl_gppo.py and vLLM would not stop at the template's <|im_end|>."""
     config = lm.generation_config
-    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    known = [i for i in known if i is not None]
+    eos = config.eos_token_id
+    known = [i for i in (eos if isinstance(eos, list) else [eos]) if i is not None]
     if set(end_ids) - set(known):
         config.eos_token_id = end_ids + [i for i in known if i not in end_ids]
         config._from_model_config = False  # or generate would take eos from config.json again
@@ -181,9 +181,11 @@ class Policy(nn.Module):
 
     def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
         """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
-        the flat positions of input_ids (rows, length) that predict them."""
-        hidden = self.lm.base_model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
-                                    use_cache=False).last_hidden_state.flatten(0, 1)[batch["index"]]  # (N, D)
+        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (prefixes.py)."""
+        cache, rows = cache_of(batch, self.lm), {"input_ids", "position_ids", "attention_mask"} & batch.keys()
+        states = self.lm.base_model(**{key: batch[key] for key in rows}, past_key_values=cache,
+                                    use_cache=cache is not None).last_hidden_state
+        hidden = states.flatten(0, 1)[batch["index"]]  # (N, D)
         weight = self.lm.get_output_embeddings().weight
         return HeadLogprobs.apply(hidden, weight, batch["targets"], temperature, chunk, entropy)
 
@@ -196,8 +198,7 @@ def plan_microbatches(lengths: list[int], ranks: int, token_budget: int, packed:
     number of micro-batches, the last ones perhaps empty: a rank that stops early hangs the others' collectives."""
     by_rank, load = [[] for _ in range(ranks)], [0] * ranks
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):  # longest first to the least loaded rank
-        rank = load.index(min(load))
-        by_rank[rank].append(i)
+        by_rank[rank := load.index(min(load))].append(i)
         load[rank] += lengths[i]
     plan = [(fill_rows if packed else cut_alike)(positions, lengths, token_budget) for positions in by_rank]
     most = max(map(len, plan))
@@ -210,8 +211,7 @@ def fill_rows(positions: list[int], lengths: list[int], token_budget: int) -> li
     for i in positions:
         at = next((k for k, left in enumerate(room) if lengths[i] <= left), len(room))
         if at == len(room):
-            micros.append([])
-            room.append(token_budget)
+            micros, room = [*micros, []], [*room, token_budget]
         micros[at].append(i)
         room[at] -= lengths[i]
     return micros

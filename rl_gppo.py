@@ -59,6 +59,7 @@ import rewards
 import toy
 from lora import base_alone, plain_weights
 from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
+from prefixes import distinct, shared_prefix, worth_sharing
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
@@ -422,9 +423,8 @@ class HFRollout:
     @torch.no_grad()
     def generate(self, requests: list[tuple], temperature: float, top_p: float = 1.0, enough: Callable | None = None):
         self.lm.eval()
-        size, order = self.run.cfg.rollout_batch, [*range(len(requests))]
-        if not enough:  # (carried ones come first, and stay there)
-            order.sort(key=lambda i: len(requests[i][0]))
+        size = self.run.cfg.rollout_batch  # (with partial rollouts carried ones come first, and stay there)
+        order = sorted(range(len(requests)), key=lambda i: 0 if enough else len(requests[i][0]))
         for at in range(0, len(order), size):
             if not (signals or enough and enough()):
                 yield from self.decode(requests, order[at:at + size], temperature, top_p, enough)
@@ -432,20 +432,25 @@ class HFRollout:
     def decode(self, requests: list[tuple], rows: list[int], temperature: float, top_p: float, enough: Callable | None):
         """One batch of requests, token by token. Not transformers' generate(): a response is handed out when it ends,
         and rows that have ended leave the batch when they are a fifth of it."""
-        cfg, run, device = self.run.cfg, self.run, self.lm.get_input_embeddings().weight.device
-        width, cache = max(len(requests[i][0]) for i in rows), DynamicCache(config=self.lm.config)
-        pads = [width - len(requests[i][0]) for i in rows]
-        ids = torch.tensor([[run.pad_id] * pad + requests[i][0] for pad, i in zip(pads, rows)], device=device)
-        real = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)  # (rows, length so far)
+        run, cache = self.run, DynamicCache(config=self.lm.config)
+        ids, real, which = distinct([requests[i][0] for i in rows], run.pad_id, self.lm.device, left=True)
+
+        def forward(ids: Tensor, real: Tensor) -> Tensor:
+            """Logits (rows, V) of the next token; real: (rows, length so far), 0 at padding."""
+            position = (real.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+            with run.accelerator.autocast():  # the precision of the trainer's forward
+                return self.lm(ids, attention_mask=real, position_ids=position, past_key_values=cache, use_cache=True,
+                               logits_to_keep=1).logits[:, -1]
+
+        if ids.shape[1] > 1:  # a prompt, all but its last token, is computed once for all its rows
+            forward(ids[:, :-1], real[:, :-1])
+            cache.batch_select_indices(which)
+        ids, real = ids[which, -1:], real[which]
         sampler = SeededSampler([requests[i][1] for i in rows], temperature, top_p)
-        limit = {i: (*requests[i][2:], cfg.max_response_tokens)[0] for i in rows}
+        limit = {i: (*requests[i][2:], run.cfg.max_response_tokens)[0] for i in rows}
         going = {i: ([], []) for i in rows}  # tokens and logprobs of what has not ended
         while going and not (signals or enough and enough()):
-            with run.accelerator.autocast():  # the precision of the trainer's forward
-                position = (real.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
-                logits = self.lm(ids, attention_mask=real, position_ids=position, past_key_values=cache, use_cache=True,
-                                 logits_to_keep=1).logits[:, -1]
-            ids = sampler(ids, logits).argmax(-1, keepdim=True)
+            ids = sampler(ids, forward(ids, real)).argmax(-1, keepdim=True)
             for i, token, logprob in zip(rows, ids[:, 0].tolist(), sampler.logprobs.pop()[:, 0].tolist()):
                 if i in going:
                     going[i][0].append(token)
@@ -455,7 +460,7 @@ class HFRollout:
                         yield i, *going.pop(i), not ended
             real = torch.cat([real, real.new_ones(len(rows), 1)], -1)
             if len(going) < 0.8 * len(rows):
-                left = torch.tensor([k for k, i in enumerate(rows) if i in going], dtype=torch.long, device=device)
+                left = torch.tensor([k for k, i in enumerate(rows) if i in going], dtype=torch.long, device=ids.device)
                 cache.batch_select_indices(left)
                 sampler.keep(left.tolist())
                 rows, ids, real = [i for i in rows if i in going], ids[left], real[left]
@@ -596,21 +601,22 @@ def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[lis
     return [[s for s in samples if s.group in cut] for cut in cuts]
 
 
-def collate(samples: list[Sample], packed: bool, device, pad_id: int) -> dict[str, Tensor]:
-    """Tensors of a micro-batch of B samples with at most T response tokens (N in all). Prompt and response lie in one
-    row each, or all in one row if packed. An empty micro-batch gets one token that no mask lets through."""
+def collate(samples: list[Sample], packed: bool, device, pad_id: int, shared: bool = False) -> dict[str, Tensor]:
+    """Tensors of a micro-batch of B samples with at most T response tokens (N in all): a row each, all in one row if
+    packed, or prompts apart if shared (prefixes.py). An empty micro-batch gets one token that no mask lets through."""
     real = float(bool(samples))
     wrong = rewards.Reward(0.0, False, "wrong")
     samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, wrong)]
-    rows = [torch.tensor(s.prompt.ids + s.response) for s in samples]
+    before = [len(s.prompt.ids) - 1 if shared else 0 for s in samples]  # tokens that are not in the row
+    rows = [torch.tensor((s.prompt.ids + s.response)[k:-1]) for s, k in zip(samples, before)]
     input_ids, position_ids, starts = lay_out(rows, packed, pad_id)
     lengths = torch.tensor([len(s.response) for s in samples])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, T), from lengths and never from token ids
     rollout_logprobs = torch.tensor([lp for s in samples for lp in s.logprobs], dtype=torch.float32)
     batch = {
         "input_ids": input_ids, "position_ids": position_ids,
-        "index": torch.cat([torch.arange(len(s.response)) + int(at) + len(s.prompt.ids) - 1  # what predicts each token
-                            for s, at in zip(samples, starts)]),
+        "index": torch.cat([torch.arange(len(s.response)) + int(at) + len(s.prompt.ids) - 1 - k  # what predicts each
+                            for s, at, k in zip(samples, starts, before)]),
         "targets": torch.cat([torch.tensor(s.response) for s in samples]),
         "mask": mask,  # response tokens
         "loss_mask": mask * real,  # those that the loss counts
@@ -619,6 +625,8 @@ def collate(samples: list[Sample], packed: bool, device, pad_id: int) -> dict[st
         "rollout_logprobs": torch.zeros(mask.shape).masked_scatter(mask, rollout_logprobs),
         "lengths": lengths, "groups": torch.tensor([s.group for s in samples]),
     }
+    if shared:
+        batch |= shared_prefix([s.prompt.ids[:-1] for s in samples], input_ids, position_ids, pad_id)
     return {key: value.to(device) for key, value in batch.items()}
 
 
@@ -686,7 +694,8 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     for part in split_minibatches(samples, cfg, step):
         lengths = [len(s.prompt.ids) + len(s.response) for s in part]
         micros = plan_microbatches(lengths, run.world, budget, packed)[run.rank]
-        batches = [collate([part[i] for i in micro], packed, accelerator.device, run.pad_id) for micro in micros]
+        batches = [collate(rows, packed, accelerator.device, run.pad_id, worth_sharing(rows, run.bare.lm, cfg))
+                   for rows in ([part[i] for i in micro] for micro in micros)]
         tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
         counts = {"token": tokens, "sequence": len(part), "constant": len(part) * cfg.max_response_tokens}
         minibatches.append((batches, counts[cfg.loss_aggregation], sum(len(s.response) for s in right)))

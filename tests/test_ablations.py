@@ -23,7 +23,7 @@ def ablate(*args) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
-    """Two cells of one seed: half-learnt sums, two steps. A second call adds a seed, runs only that, and draws both."""
+    """Two cells of one seed: half-learnt sums, two steps. A second call adds a seed of one, runs only that, and draws both."""
     monkeypatch.setitem(toy.SFT_TRACES, "math", 2048)
     monkeypatch.setitem(toy.SFT_FLAGS, "math", [*toy.WARM_UP, "--global_batch", "16"])
     toy.prepare(str(tmp_path / f"toy_{ablations.TOY[4:]}_sft"), ablations.TOY[4:])
@@ -36,10 +36,12 @@ def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
     assert all(row["updates"] >= 1 and row["grad_norm"] > 0 for rows in logs.values() for row in rows)
     assert sum(row["updates"] for row in logs["acts_gppo-0"]) > sum(row["updates"] for row in logs["hardly_clip_higher-0"])
     written = {path: path.stat().st_mtime_ns for path in runs.glob("*-0/final/*")}
-    second = ablate(*flags, "--seeds", 2)
+    rows = list(csv.DictReader((tmp_path / "clipping.csv").open()))
+    assert {(row["cell"], row["seed"]) for row in rows} == {(cell, "0") for cell in ("hardly/clip_higher", "acts/gppo")}
+    second = ablate(*flags, "--seeds", 2, "--cells", "acts/gppo")
     assert second.returncode == 0 and written == {path: path.stat().st_mtime_ns for path in runs.glob("*-0/final/*")}
     rows = list(csv.DictReader((tmp_path / "clipping.csv").open()))
-    assert {(row["cell"], row["seed"]) for row in rows} == {(cell, seed) for cell in ("hardly/clip_higher", "acts/gppo") for seed in "01"}
+    assert {(row["cell"], row["seed"]) for row in rows} == {("acts/gppo", seed) for seed in "01"}
     assert (tmp_path / "clipping.png").stat().st_size > 10_000 and "| acts/gppo |" in second.stdout
 
 

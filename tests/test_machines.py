@@ -72,13 +72,26 @@ def launch(rank: int, machines: list[str], log: Path, flags: list, prelude: str 
         return subprocess.Popen([*inside, *map(str, command)], env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=log.parent)
 
 
-def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo") -> None:
-    """A run on both machines, to its end; the launcher's variables without the launcher."""
-    processes = []
-    for rank, name in enumerate(machines):
+class Started:
+    """`launch` without the launcher, which sets these variables; three times as fast."""
+
+    def __init__(self, rank: int, machines: list[str], log: Path, flags: list, stage: str = "rl_gppo.py"):
         env = forked.world(rank, 2, 29500) | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "10.77.0.1", "GLOO_SOCKET_IFNAME": "veth0"}
-        processes.append(forked.start(stage, *flags, out=folder / f"machine{rank}.log", cwd=folder, env=env, network=f"/run/netns/{name}"))
-    assert forked.wait(processes, 180) == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
+        network = f"/run/netns/{machines[rank]}"
+        self.process = forked.start(stage.removesuffix(".py"), *flags, out=log, cwd=log.parent, env=env, network=network)
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
+
+
+def run(machines: list[str], folder: Path, flags: list, stage: str = "rl_gppo.py") -> None:
+    """A run on both machines, to its end."""
+    processes = [Started(rank, machines, folder / f"machine{rank}.log", flags, stage) for rank in range(2)]
+    assert [process.wait(180) for process in processes] == [0, 0], "".join((folder / f"machine{rank}.log").read_text()[-3000:] for rank in range(2))
 
 
 def metrics_of(out: Path) -> list[dict]:
@@ -115,8 +128,8 @@ def test_two_machines_give_the_metrics_of_one(machines, model, one_machine, tmp_
     assert "2 rank(s)" in (tmp_path / "machine0.log").read_text() and "rank(s)" not in (tmp_path / "machine1.log").read_text()
 
 
-@pytest.mark.parametrize("lost, how", [(0, "killed"), (1, "unplugged")])
-def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, model, one_machine, tmp_path, lost, how):
+@pytest.mark.parametrize("lost, how, launch", [(0, "killed", launch), (1, "unplugged", Started)])
+def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, model, one_machine, tmp_path, lost, how, launch):
     """A killed machine closes its connections; one that is unplugged says nothing, and rank_timeout_s ends the wait for it."""
     flags, limit = flags_of(model, tmp_path / "run"), 20
     logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
@@ -155,7 +168,7 @@ def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path
              "--save_every", 1, "--max_tokens", 512, "--token_budget", 512]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy.sft_rows("math", 160)))
     logs = [tmp_path / f"machine{rank}.log" for rank in range(2)]
-    processes = [launch(rank, machines, logs[rank], flags, stage="sft.py") for rank in range(2)]
+    processes = [Started(rank, machines, logs[rank], flags, stage="sft.py") for rank in range(2)]
     deadline = time.monotonic() + 600
     while not runs.checkpoints(tmp_path / "run"):
         assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, "".join(log.read_text()[-3000:] for log in logs)
@@ -166,7 +179,7 @@ def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path
     (message,) = [line for line in output.replace("\r", "\n").split("\n") if line.startswith("sft.py: ")]
     assert "rank 0 lost another rank" in message and "checkpoint-" in message and f'"{ROOT / "sft.py"}", line' not in output, output[-4000:]
     done = runs.checkpoints(tmp_path / "run")[-1]
-    run(machines, tmp_path, [*flags, "--save_every", 50], "sft")
+    run(machines, tmp_path, [*flags, "--save_every", 50], "sft.py")
     assert [row["step"] for row in runs.read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 41)) and 1 <= int(done.name.split("-")[1]) < 40
     assert (tmp_path / "run" / "final" / "model.safetensors").exists()
 

@@ -88,7 +88,7 @@ def corpus_in_a_process(*args: str, user: bool = False) -> None:
 def test_no_test_sees_what_one_before_did_to_the_scratch(change):
     """The next program finds the folders as new: times, modes, entries and room, also where a scratch serves several programs."""
     look = ("import os\nfor p in ('/box', '/box/tmp'):\n s = os.stat(p)\n print(oct(s.st_mode), s.st_nlink, s.st_size, s.st_mtime_ns > 10 ** 18, "
-            "s.st_atime_ns == s.st_mtime_ns == s.st_ctime_ns, os.statvfs(p).f_bavail, os.statvfs(p).f_ffree, sorted(os.listdir(p)))\n"
+            "max(s[-3:]) - min(s[-3:]) < 2, os.statvfs(p).f_bavail, os.statvfs(p).f_ffree, sorted(os.listdir(p)))\n"
             "open('mine', 'w').write('1')\nprint(os.listdir('/tmp'))")
     first = sandbox.run(look)
     changed = sandbox.run("import os\n" + change)
@@ -527,7 +527,7 @@ def test_references_of_published_rows_pass(name, step):
     seen = 0
     for row in [r for r in rows(name) if "reference" in r["extra_info"]][::step]:
         truth = json.loads(row["reward_model"]["ground_truth"])
-        results = sandbox.run_tests(row["extra_info"]["reference"], truth, max_tests=8, tolerance=1e-6 if "inputs" in truth else None)
+        results = sandbox.run_tests(row["extra_info"]["reference"], truth, timeout_s=60, max_tests=4, tolerance=1e-6 if "inputs" in truth else None)
         assert rate(results) == 1, (row["extra_info"], [r for r in results if not r.passed][:1])
         seen += 1
     assert seen >= 10
