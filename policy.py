@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from prefixes import cache_of
+from caches import cache_of
 from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
@@ -181,7 +181,7 @@ class Policy(nn.Module):
 
     def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
         """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
-        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (prefixes.py)."""
+        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (caches.py)."""
         cache, rows = cache_of(batch, self.lm), {"input_ids", "position_ids", "attention_mask"} & batch.keys()
         states = self.lm.base_model(**{key: batch[key] for key in rows}, past_key_values=cache,
                                     use_cache=cache is not None).last_hidden_state

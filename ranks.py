@@ -6,6 +6,7 @@ silently restores no RNG where its file is missing.
 """
 
 import copy
+import ctypes
 import json
 import os
 import pickle
@@ -49,8 +50,11 @@ def make_accelerator(cfg):
         # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
         exact_sums = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
         accelerator.state.fsdp_plugin.mixed_precision_policy = exact_sums
-    if accelerator.device.type == "cpu" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        torch.set_num_threads(cores_per_rank())  # its launcher leaves one thread
+    if accelerator.device.type == "cpu":
+        if "ACCELERATE_MIXED_PRECISION" in os.environ:
+            torch.set_num_threads(cores_per_rank())  # its launcher leaves one thread
+        if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc: what is freed stays mapped below 32 MB a
+            mallopt(-1, 2**31 - 1), mallopt(-3, 2**25)  # tensor, or each new one is paid for page by page
     return accelerator
 
 

