@@ -6,7 +6,7 @@ the tokens or more. At 32K tokens a response it would save nothing worth having.
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 
 
@@ -15,7 +15,7 @@ def worth_sharing(samples: list, lm, cfg) -> bool:
     keys and values of all tokens and nothing else. Not for shards (FSDP2): all ranks must gather equally often."""
     prompts, tokens = [s.prompt.ids for s in samples], sum(len(s.prompt.ids) + len(s.response) for s in samples)
     plain = not lm._is_stateful and {*(getattr(lm.config, "layer_types", None) or ())} <= {"full_attention"}
-    plain = plain and not isinstance(next(lm.parameters()), DTensor)
+    plain = plain and not any(isinstance(module, FSDPModule) for module in lm.modules())
     saved = sum(map(len, prompts)) - sum(map(len, set(map(tuple, prompts))))
     return plain and not cfg.gradient_checkpointing and cfg.attention in ("sdpa", "eager") and 8 * saved >= tokens
 

@@ -130,9 +130,9 @@ class HeadLogprobs(torch.autograd.Function):
         logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
         with torch.autocast(device, enabled=False):
             for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
-                # the entropy needs exp(x) beside x: for 64 tokens at a time
+                # the entropy needs exp(x) beside x: for 8M logits at a time (55 tokens of Qwen3)
                 tensors = logits, targets[part, None], logprobs[part], lse[part], entropy[part]
-                for x, target, logprob, log_sum, h in zip(*(t.split(64) for t in tensors)):
+                for x, target, logprob, log_sum, h in zip(*(t.split(max(1, 2**23 // len(weight))) for t in tensors)):
                     top = x.amax(-1, keepdim=True)
                     x -= top
                     picked = x.gather(-1, target).squeeze(-1)

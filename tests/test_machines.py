@@ -100,6 +100,11 @@ def metrics_of(out: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in LEFT_OUT} for row in rows]
 
 
+def alike(rows: list[dict]) -> list:
+    """The launcher's ranks compute on all cores of their machine, and other numbers of threads round otherwise."""
+    return [pytest.approx(row, rel=1e-4, abs=1e-6) for row in rows]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
@@ -124,7 +129,7 @@ def one_machine(model, tmp_path_factory) -> list[dict]:
 def test_two_machines_give_the_metrics_of_one(machines, model, one_machine, tmp_path):
     processes = [launch(rank, machines, tmp_path / f"machine{rank}.log", flags_of(model, tmp_path / "run")) for rank in range(2)]
     assert [process.wait(600) for process in processes] == [0, 0], (tmp_path / "machine0.log").read_text()[-3000:]
-    assert metrics_of(tmp_path / "run") == one_machine
+    assert metrics_of(tmp_path / "run") == alike(one_machine)
     assert "2 rank(s)" in (tmp_path / "machine0.log").read_text() and "rank(s)" not in (tmp_path / "machine1.log").read_text()
 
 
@@ -160,7 +165,7 @@ def test_a_machine_that_dies_ends_the_other_and_a_restart_resumes(machines, mode
     again.mkdir()
     run(machines, again, flags)
     assert f"step {done.name.split('-')[1]} of {STEPS}" in (again / "machine0.log").read_text()
-    assert metrics_of(tmp_path / "run") == one_machine
+    assert metrics_of(tmp_path / "run") == alike(one_machine)
 
 
 def test_sft_on_two_machines_ends_with_one_and_resumes(machines, model, tmp_path):
