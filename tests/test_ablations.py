@@ -21,6 +21,7 @@ def ablate(*args) -> subprocess.CompletedProcess:
                           env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=400)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
     """Two cells of one seed: half-learnt sums, two steps. A second call adds a seed of one, runs only that, and draws both."""

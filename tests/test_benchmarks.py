@@ -19,6 +19,7 @@ def run(*args) -> str:
     return done.stdout
 
 
+@pytest.mark.needs("time")
 def test_memory_of_the_head_is_one_chunk_of_logits():
     """Peak memory over logit_chunk is a line of slope 1 (one fp32 buffer of logits); its constant does not hold logits."""
     out = run("--only", "chunks", "--tokens", 2048, "--chunks", 512, 1024, 1536, 2048)
@@ -30,6 +31,7 @@ def test_memory_of_the_head_is_one_chunk_of_logits():
     assert 0.8 < copies < 1.3 and constant < 100, out  # full logits are 537 MB, a second copy would be a slope of 2
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_long_responses_cost_no_more_logits():
     """Eight times the tokens: the peak grows by hidden states and their gradient (0.25 KB a token here), not by logits (256 KB)."""

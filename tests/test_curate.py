@@ -544,6 +544,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.needs("time")
 def test_a_killed_run_starts_over(tmp_path):
     args = many(tmp_path, prompts=2000, length=400)
     clean = command(*args, "--output_dir", tmp_path / "clean")

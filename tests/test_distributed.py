@@ -254,6 +254,7 @@ def test_run_of_two_ranks(tmp_path, model, one_rank):
     same_run(tmp_path / "two", *one_rank("vllm"), model)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_run_under_the_launch_command(tmp_path, model, one_rank):
     launch = ["--multi_gpu", "--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", 2, "--main_process_port", 0]

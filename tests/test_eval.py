@@ -537,6 +537,7 @@ def test_journal_after_a_crash(tmp_path):
 FLAGS = ("--n", 4, "--max_tokens", 12, "--k", "1,2,4", "--temperature", 1, "--top_p", 1, "--workers", 1)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
     """A run that is stopped three times, and one over two ranks, end with the very files of an undisturbed one. SIGTERM
@@ -604,7 +605,7 @@ def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, tmp_path):
     """The prompts are together longer than what the engine reads in one step (see VLLMEngine)."""
     rows = [{"problem": f"{a}+{a % 7}={'?' * (380 + a)}", "answer": "3"} for a in range(26)]

@@ -368,7 +368,7 @@ def end(process) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_a_real_vllm_server(sums, tmp_path, monkeypatch, capsys):
     """Greedy responses are those of transformers on the same model (where one closes a thought, eval.py takes it that the
     server's template has opened it); a sample's seed reaches the server; a server that is killed in the middle ends the

@@ -25,6 +25,7 @@ def bare(folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_gpu_check_on_a_bare_machine(tmp_path):
     done = run(ROOT / "benchmarks" / "gpu_check.py", "--device", "cpu", "--tiny", "--out", tmp_path / "check.json", path=bare(tmp_path / "bare"))
@@ -52,6 +53,7 @@ def test_gpu_check_says_what_is_missing():
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_micro_batching_computes_fewer_tokens():
     """Both ways give one gradient; the budget's way computes at most 0.7 of the tokens."""

@@ -17,7 +17,7 @@ import toy
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4
-pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "ip", "namespaces")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("time", "root", "ip", "namespaces")]
 # Times, and the only figure that shows the rounding of another number of threads (1e-7; a rank alone on its machine has more).
 LEFT_OUT = {"rollout_s", "reward_s", "train_s", "sync_s", "step_s", "rollout_logprob_diff"}
 FLAGS = ["--rollout", "hf", "--steps", STEPS, "--prompts_per_step", 8, "--responses_per_prompt", 4, "--minibatch_prompts", 2, "--max_response_tokens", 32,

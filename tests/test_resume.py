@@ -140,6 +140,7 @@ def test_killed_after_three_steps(data, whole):
     assert before == {p: p.stat().st_mtime_ns for p in out.glob("checkpoint-*/**/*")}
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(data, whole):
     """Each run goes on where the one before was killed; the moments fall into loading, rollout, update, evaluation and saving.
@@ -260,6 +261,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     Path(report).write_text(json.dumps({"counts": counts, "wrong": wrong}))
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_killed_at_every_file_operation(data):
     process = forked.FORK.Process(target=killed_everywhere, args=(flags_of(data, data / "everywhere", "--keep_checkpoints", 1), str(data / "report.json")))

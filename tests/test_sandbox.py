@@ -544,7 +544,7 @@ def test_jury_programs_get_their_verdicts():
 
 # ---------------------------------------------------------------------------------------------------- load, leaks, kills
 @pytest.mark.slow
-@pytest.mark.needs("namespaces")
+@pytest.mark.needs("time", "namespaces")
 def test_verdicts_do_not_depend_on_load():
     ordinary = []
     for i in range(200):
