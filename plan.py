@@ -17,8 +17,8 @@ from runs import Count, Positive, die, one_line, read_config
 # layers, width, MLP width, heads, KV heads, tied head: for where the hub is out of reach (head dim 128, 151,936 words)
 KNOWN = {"Qwen3-0.6B": (28, 1024, 3072, 16, 8, True), "Qwen3-1.7B": (28, 2048, 6144, 16, 8, True),
          "Qwen3-4B": (36, 2560, 9728, 32, 8, True), "Qwen3-8B": (36, 4096, 12288, 32, 8, False),
-         "Qwen3-14B": (40, 5120, 17408, 40, 8, False), "Qwen3-32B": (64, 5120, 25600, 64, 8, False),
-         "Klear-Reasoner-8B": (36, 4096, 12288, 32, 8, False)}
+         "Qwen3-14B": (40, 5120, 17408, 40, 8, False), "Qwen3-32B": (64, 5120, 25600, 64, 8, False)}
+KNOWN["Klear-Reasoner-8B"] = KNOWN["Qwen3-8B"]
 
 
 @dataclass
@@ -37,9 +37,9 @@ def model_shapes(name: str):  # of a folder, the hub, or KNOWN
             return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
-    layers, width, mlp, heads, kv, tied = KNOWN[short]
-    return Qwen3Config(num_hidden_layers=layers, hidden_size=width, intermediate_size=mlp, num_attention_heads=heads,
-                       num_key_value_heads=kv, head_dim=128, vocab_size=151936, tie_word_embeddings=tied)
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+             "tie_word_embeddings")
+    return Qwen3Config(**dict(zip(names, KNOWN[short])), head_dim=128, vocab_size=151936)
 
 
 def plan(cfg: Config) -> str:
@@ -72,21 +72,19 @@ def plan(cfg: Config) -> str:
         ("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n),
         ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers))]
     reference = [("reference of kl_coef, bf16", 2 * p)] if cfg.kl_coef and not lora else []
+    kept = 2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers
     update = state + reference + [
-        (f"activations of {batch:,} tokens",
-         2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers),
+        (f"activations of {batch:,} tokens", kept),
         (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + (0 if lora else 4 * vocab * width))]
-    cache = cfg.vllm_memory * limit - 2 * p / tp - 2e9
-    cached = max(cache, 0) / (4 * layers * k / tp)
+    cached = max(cache := cfg.vllm_memory * limit - 2 * p / tp - 2e9, 0) / (4 * layers * k / tp)
     rollout = [("training state that stays", 2 * p + 12 * t if lora else 12 * p / n), *reference,
                ("vLLM weights, bf16", 2 * p / tp), ("vLLM activations, graphs", 2e9), ("vLLM KV cache", cache)]
     lines = [f"{cfg.model}: {p / 1e9:.2f}B parameters on {n} GPUs of {cfg.gpu_gb:g} GB"]
     for phase, rows, advice in [
             ("update", update, "lora_rank, gradient_checkpointing, smaller token_budget, fsdp_offload_params"),
             ("rollout", rollout, "another vllm_memory, vllm_tensor_parallel, fsdp_offload_params")]:
-        total = sum(size for _, size in rows)
-        # 5 % for fragmentation; one response of full length at least
-        verdict = "fits" if total < 0.95 * limit and cached > span else f"DOES NOT FIT; mend: more GPUs, {advice}"
+        fits = (total := sum(size for _, size in rows)) < 0.95 * limit and cached > span  # 5 % for fragmentation
+        verdict = "fits" if fits else f"DOES NOT FIT; mend: more GPUs, {advice}"
         lines += ["", f"{phase}, GB per GPU", *(f"  {name:<36}{size / 1e9:8.2f}" for name, size in rows),
                   f"  {'together':<36}{total / 1e9:8.2f}  {verdict}"]
     tokens = cfg.prompts_per_step * cfg.responses_per_prompt * (cfg.max_response_tokens or 4096)
@@ -97,9 +95,5 @@ def plan(cfg: Config) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
-    print(plan(read_config(Config, argv, "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(plan(read_config(Config, sys.argv[1:], "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))

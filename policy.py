@@ -6,14 +6,13 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from caches import cache_of
+from layout import cache_of
 from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
@@ -39,8 +38,7 @@ def load_model(path: str, dtype=torch.float32, **options) -> nn.Module:
         lm, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     except LOAD_ERRORS as error:
         die(f"model: {path}: {one_line(error)}")
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    if missing := sorted(info["missing_keys"]):
         die(f"model: {path}: its weights lack {len(missing)} tensors (first: {missing[0]})")
     return lm
 
@@ -181,7 +179,7 @@ class Policy(nn.Module):
 
     def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
         """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
-        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (caches.py)."""
+        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (layout.py)."""
         cache, rows = cache_of(batch, self.lm), {"input_ids", "position_ids", "attention_mask"} & batch.keys()
         states = self.lm.base_model(**{key: batch[key] for key in rows}, past_key_values=cache,
                                     use_cache=cache is not None).last_hidden_state
@@ -235,17 +233,6 @@ def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> li
         micros.append(positions[best[end][1]:end])
         end = best[end][1]
     return micros[::-1]
-
-
-def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tensor, np.ndarray]:
-    """(input_ids, position_ids, flat position at which each row starts). Padded on the right: with causal attention
-    nothing real sees the padding, so there is no mask to build. Packed: all in one row, position_ids restart, and
-    attention keeps the rows apart by them."""
-    positions, width = [torch.arange(len(row)) for row in rows], max(map(len, rows))
-    if packed:
-        return torch.cat(rows)[None], torch.cat(positions)[None], np.cumsum([0] + [len(row) for row in rows[:-1]])
-    padded = nn.utils.rnn.pad_sequence(rows, True, pad_id)
-    return padded, torch.arange(width).expand(len(rows), -1), np.arange(len(rows)) * width
 
 
 # ------------------------------------------------------------------------------------------------------------- sampling

@@ -57,9 +57,9 @@ from transformers import DynamicCache
 
 import rewards
 import toy
-from caches import distinct, shared_prefix, worth_sharing
+from layout import distinct, lay_out, shared_prefix, worth_sharing
 from lora import base_alone, plain_weights
-from policy import Policy, SeededSampler, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
+from policy import Policy, SeededSampler, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
@@ -603,7 +603,7 @@ def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[lis
 
 def collate(samples: list[Sample], packed: bool, device, pad_id: int, shared: bool = False) -> dict[str, Tensor]:
     """Tensors of a micro-batch of B samples with at most T response tokens (N in all): a row each, all in one row if
-    packed, or prompts apart if shared (caches.py). An empty micro-batch gets one token that no mask lets through."""
+    packed, or prompts apart if shared (layout.py). An empty micro-batch gets one token that no mask lets through."""
     real = float(bool(samples))
     wrong = rewards.Reward(0.0, False, "wrong")
     samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, wrong)]

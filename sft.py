@@ -40,7 +40,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import toy
-from policy import finish_generation_config, lay_out, load_policy, load_tokenizer, plan_microbatches, size_of
+from layout import lay_out
+from policy import finish_generation_config, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
 from rows import messages_of, read_rows
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals, die,
@@ -363,7 +364,6 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     train = load_examples(cfg.train_file, "train_file", tokenizer, limit, cfg)
     held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, limit, cfg) if cfg.eval_file else None
     finish_generation_config(lm, train.meta["end_ids"])
-
     run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
     state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
     if first:

@@ -561,7 +561,7 @@ def on_a_small_disk(data: str) -> None:
         print(message)
     finish(flags, log)
     same_end(out, data / "whole")
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
     (message,) = mistakes(finish(flags_of(data, disk / "later"), log, code=2))
     assert "output_dir" in message and "Read-only file system" in message
     print(message)

@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import plan
 import rl_gppo
 from policy import HeadLogprobs, Policy, plan_microbatches
-from caches import distinct, worth_sharing
+from layout import distinct, worth_sharing
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
 from ranks import Run

@@ -1,13 +1,27 @@
-"""A prompt that responses of a micro-batch share is computed once: keys and values of all but its last token then stand
+"""How samples lie in the tensors of a micro-batch: a row each, all packed in one, or with shared prompts apart.
+
+A prompt that responses of a micro-batch share is computed once: keys and values of all but its last token then stand
 before each response, and gradients add up in them. It takes an attention mask, which keeps out flash attention's
 kernel, and a cache, which layers that are recomputed in backward have not; so it is done where it saves an eighth of
 the tokens or more. At 32K tokens a response it would save nothing worth having.
 """
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
+
+
+def lay_out(rows: list[Tensor], packed: bool, pad_id: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """(input_ids, position_ids, flat position at which each row starts). Padded on the right: with causal attention
+    nothing real sees the padding, so there is no mask to build. Packed: all in one row, position_ids restart, and
+    attention keeps the rows apart by them."""
+    positions, width = [torch.arange(len(row)) for row in rows], max(map(len, rows))
+    if packed:
+        return torch.cat(rows)[None], torch.cat(positions)[None], np.cumsum([0] + [len(row) for row in rows[:-1]])
+    padded = nn.utils.rnn.pad_sequence(rows, True, pad_id)
+    return padded, torch.arange(width).expand(len(rows), -1), np.arange(len(rows)) * width
 
 
 def worth_sharing(samples: list, lm, cfg) -> bool:
@@ -24,7 +38,7 @@ def distinct(rows: list[list[int]], pad_id: int, device, left: bool = False) -> 
     """(ids (U, length) of the U different rows, padded; which of them are no padding; (B,) which one each row is)."""
     seen = {row: k for k, row in enumerate(dict.fromkeys(map(tuple, rows)))}
     side = dict(batch_first=True, padding_side="left" if left else "right")
-    pad = lambda tensors, value: torch.nn.utils.rnn.pad_sequence(tensors, padding_value=value, **side).to(device)
+    pad = lambda tensors, value: nn.utils.rnn.pad_sequence(tensors, padding_value=value, **side).to(device)
     ids = [torch.tensor(row, dtype=torch.long) for row in seen]
     which = torch.tensor([seen[tuple(row)] for row in rows], device=device)
     return pad(ids, pad_id), pad([torch.ones_like(row) for row in ids], 0), which
