@@ -1,7 +1,6 @@
 """Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config; no weights are loaded.
 
-    python plan.py --config recipes/klear_math_8b.yaml --gpus 8
-    python plan.py --config recipes/klear_math_8b.yaml --gpus 1 --lora_rank 64
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 8    # or --gpus 1 --lora_rank 64
 """
 
 import sys
@@ -18,7 +17,6 @@ from runs import Count, Positive, die, one_line, read_config
 KNOWN = {"Qwen3-0.6B": (28, 1024, 3072, 16, 8, True), "Qwen3-1.7B": (28, 2048, 6144, 16, 8, True),
          "Qwen3-4B": (36, 2560, 9728, 32, 8, True), "Qwen3-8B": (36, 4096, 12288, 32, 8, False),
          "Qwen3-14B": (40, 5120, 17408, 40, 8, False), "Qwen3-32B": (64, 5120, 25600, 64, 8, False)}
-KNOWN["Klear-Reasoner-8B"] = KNOWN["Qwen3-8B"]
 
 
 @dataclass
@@ -29,7 +27,7 @@ class Config(rl_gppo.Config):
 
 
 def model_shapes(name: str):  # of a folder, the hub, or KNOWN
-    short = name.split("/")[-1].removesuffix("-Base").removesuffix("-SFT")
+    short = name.split("/")[-1].replace("Klear-Reasoner", "Qwen3").removesuffix("-Base").removesuffix("-SFT")
     if not Path(name).exists() and (name.count("/") != 1 or name.startswith("runs/")):
         die(f"model: {name} is not there yet; an earlier stage makes it: plan with --model Qwen/Qwen3-8B or the like")
     try:
@@ -37,9 +35,8 @@ def model_shapes(name: str):  # of a folder, the hub, or KNOWN
             return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
-    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
-             "tie_word_embeddings")
-    return Qwen3Config(**dict(zip(names, KNOWN[short])), head_dim=128, vocab_size=151936)
+    keys = "num_hidden_layers hidden_size intermediate_size num_attention_heads num_key_value_heads tie_word_embeddings"
+    return Qwen3Config(**dict(zip(keys.split(), KNOWN[short])), head_dim=128, vocab_size=151936)
 
 
 def plan(cfg: Config) -> str:
@@ -73,8 +70,8 @@ def plan(cfg: Config) -> str:
         ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers))]
     reference = [("reference of kl_coef, bf16", 2 * p)] if cfg.kl_coef and not lora else []
     kept = 2 * batch * width * layers + one_layer if cfg.gradient_checkpointing else one_layer / 2 * layers
-    update = state + reference + [
-        (f"activations of {batch:,} tokens", kept),
+    update = [
+        *state, *reference, (f"activations of {batch:,} tokens", kept),
         (f"head, {cfg.logit_chunk} tokens at a time", 6 * cfg.logit_chunk * vocab + (0 if lora else 4 * vocab * width))]
     cached = max(cache := cfg.vllm_memory * limit - 2 * p / tp - 2e9, 0) / (4 * layers * k / tp)
     rollout = [("training state that stays", 2 * p + 12 * t if lora else 12 * p / n), *reference,
@@ -95,5 +92,9 @@ def plan(cfg: Config) -> str:
     return "\n".join(lines)
 
 
+def main(argv: list[str]) -> None:
+    print(plan(read_config(Config, argv, "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))
+
+
 if __name__ == "__main__":
-    print(plan(read_config(Config, sys.argv[1:], "model max_response_tokens token_budget vllm_memory gpus gpu_gb")))
+    main(sys.argv[1:])
