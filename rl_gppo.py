@@ -420,7 +420,7 @@ class HFRollout:
 
         head.forward = forward
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(self, requests: list[tuple], temperature: float, top_p: float = 1.0, enough: Callable | None = None):
         self.lm.eval()
         size = self.run.cfg.rollout_batch  # (with partial rollouts carried ones come first, and stay there)
