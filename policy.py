@@ -238,14 +238,14 @@ def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> li
 # ------------------------------------------------------------------------------------------------------------- sampling
 class SeededSampler(LogitsProcessor):
     """Draws each row's token with the row's own generator, so that a sample depends on its seed alone and not on its
-    batch; keeps the logprob of the drawn token and leaves a greedy choice to generate(). Penalty, temperature (0 is
-    greedy), top_k, top_p come in vLLM's order. real: (rows, prompt length) bool, False on padding."""
+    batch; keeps the logprob of the drawn token. Penalty, temperature (0 is greedy), top_k, top_p come in vLLM's order.
+    As a logits processor it leaves a greedy choice to generate(). real: (rows, prompt length) bool, False on padding."""
 
     def __init__(self, seeds: list[int], temperature: float, top_p: float = 1.0, top_k: int = 0, penalty: float = 1.0,
                  real: Tensor | None = None):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.temperature, self.top_p, self.top_k, self.penalty, self.real = temperature, top_p, top_k, penalty, real
-        self.seen, self.logprobs, self.noise = None, [], []
+        self.seen, self.logprobs, self.uniforms = None, [], []
 
     def penalise(self, ids: Tensor, scores: Tensor) -> Tensor:
         if self.seen is None:
@@ -256,11 +256,11 @@ class SeededSampler(LogitsProcessor):
 
     def keep(self, rows: list[int]) -> None:
         """The other rows have left the batch."""
-        self.generators, self.noise = [self.generators[k] for k in rows], [noise[rows] for noise in self.noise]
+        self.generators, self.uniforms = [self.generators[k] for k in rows], [u[rows] for u in self.uniforms]
 
-    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, V)
+    def draw(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, 1)
         x = self.penalise(ids, scores.float()) if self.penalty != 1 else scores.float()
-        logprobs = (x / (self.temperature or 1.0)).log_softmax(-1)
+        logprobs = (x / self.temperature if self.temperature not in (0, 1) else x).log_softmax(-1)
         if 0 < self.top_k < x.shape[-1]:
             logprobs = logprobs.masked_fill(x < x.topk(self.top_k).values[:, -1:], -torch.inf).log_softmax(-1)
         if self.top_p < 1:
@@ -270,11 +270,16 @@ class SeededSampler(LogitsProcessor):
             beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
             inside = torch.full_like(logprobs, -torch.inf).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))
             logprobs = inside.log_softmax(-1)
-        if not self.noise:  # for many steps at once where the vocabulary is small: a call a row and step costs more
-            shape = max(1, 4096 // x.shape[-1]), x.shape[-1]
-            drawn = [torch.empty(shape).exponential_(generator=generator) for generator in self.generators]
-            self.noise = list(torch.stack(drawn, 1).log())
-        noise = self.noise.pop(0).to(x.device) if self.temperature else 0.0
-        token = (logprobs - noise).argmax(-1, keepdim=True)  # argmax of log p + Gumbel noise is a draw from p
+        token = logprobs.argmax(-1, keepdim=True)
+        if self.temperature:  # one number a token: noise for each of 150,000 would cost a fifth of a small model's time
+            if not self.uniforms:
+                drawn = [torch.rand(64, generator=each, dtype=torch.float64) for each in self.generators]
+                self.uniforms = list(torch.stack(drawn, 1)[:, :, None])
+            below = logprobs.exp().cumsum(-1, dtype=torch.float64)
+            level = self.uniforms.pop(0).to(x.device) * below[:, -1:]
+            token = torch.searchsorted(below, level, right=True).clamp(max=x.shape[-1] - 1)
         self.logprobs.append(logprobs.gather(-1, token))
-        return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
+        return token
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, V)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, self.draw(ids, scores), 0.0)

@@ -411,6 +411,8 @@ class RewardPool:
     workers: by default one per core this process may use. timeout_s: seconds for the judge of one answer (a program has
     the limits of its tests). rewards_file: see `load`. score_options: the fields of Options."""
 
+    PATIENCE_S = 120  # workers of a busy machine start slowly
+
     def __init__(self, workers: int | None = None, timeout_s: float = 10.0, rewards_file: str = "", **score_options):
         if WORKER:
             raise ValueError("a script whose functions are Jobs is imported by the workers: it must start its "
@@ -459,7 +461,7 @@ class RewardPool:
     def _stalled(self) -> bool:
         """Whether nothing ended for longer than any job may take: a worker killed with pebble's lock blocks all."""
         limits = [entry.job.timeout_s or self.timeout_s for entry in list(self._open.values())]
-        return bool(limits) and time.monotonic() - self._last > max(limits) + 120  # a busy machine starts slowly
+        return bool(limits) and time.monotonic() - self._last > max(limits) + self.PATIENCE_S
 
     def submit(self, item: dict) -> Future:
         """Future of the Reward of dict(data_source, response, ground_truth, prompt_tail=""); its result() never raises.

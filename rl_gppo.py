@@ -450,7 +450,7 @@ class HFRollout:
         limit = {i: (*requests[i][2:], run.cfg.max_response_tokens)[0] for i in rows}
         going = {i: ([], []) for i in rows}  # tokens and logprobs of what has not ended
         while going and not (signals or enough and enough()):
-            ids = sampler(ids, forward(ids, real)).argmax(-1, keepdim=True)
+            ids = sampler.draw(ids, forward(ids, real))
             for i, token, logprob in zip(rows, ids[:, 0].tolist(), sampler.logprobs.pop()[:, 0].tolist()):
                 if i in going:
                     going[i][0].append(token)

@@ -359,7 +359,7 @@ def signal_at(place: str, step: int, count: int, number: int) -> None:
 
     rl_gppo.collect = watched(rl_gppo.collect, lambda engine, prompts, n, key, *_: key[1:3])
     rl_gppo.update_policy = watched(rl_gppo.update_policy, lambda samples, step, *_: ("update", step))
-    rl_gppo.micro_loss, policy.SeededSampler.__call__ = map(watched, (rl_gppo.micro_loss, policy.SeededSampler.__call__))
+    rl_gppo.micro_loss, policy.SeededSampler.draw = map(watched, (rl_gppo.micro_loss, policy.SeededSampler.draw))
 
 
 @pytest.mark.slow
