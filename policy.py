@@ -239,7 +239,7 @@ def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> li
 class SeededSampler(LogitsProcessor):
     """Draws each row's token with the row's own generator, so that a sample depends on its seed alone and not on its
     batch; keeps the logprob of the drawn token. Penalty, temperature (0 is greedy), top_k, top_p come in vLLM's order.
-    As a logits processor it leaves a greedy choice to generate(). real: (rows, prompt length) bool, False on padding."""
+    To generate() it leaves that one token. real: (rows, prompt length) bool, False on padding."""
 
     def __init__(self, seeds: list[int], temperature: float, top_p: float = 1.0, top_k: int = 0, penalty: float = 1.0,
                  real: Tensor | None = None):
