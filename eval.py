@@ -1,6 +1,6 @@
 """Evaluation: avg@n with error bars on AIME, HMMT, MATH-500, GSM8K, LiveCodeBench or your own file.
 
-    python eval.py                                                    # embedded default: toy model, a+b+c, CPU
+    python eval.py                                                    # embedded default: toy model, sums of five, CPU
     python eval.py --model Kwai-Klear/Klear-Reasoner-8B --data aime24 aime25 hmmt25 --n 64 --k 1 8 64
     accelerate launch --num_processes 8 eval.py --model ...           # data parallel: one engine a GPU, same results
     python eval.py --model ... --max_tokens 65536 --yarn_factor 2.5 --top_k 20 --repetition_penalty 1.05   # 64K

@@ -28,7 +28,9 @@ def worth_sharing(samples: list, lm, cfg) -> bool:
     """Whether a micro-batch of these samples holds enough prompts that are equal, and the layers of the model remember
     keys and values of all tokens and nothing else. Not for shards (FSDP2): all ranks must gather equally often."""
     prompts, tokens = [s.prompt.ids for s in samples], sum(len(s.prompt.ids) + len(s.response) for s in samples)
-    plain = not lm._is_stateful and {*(getattr(lm.config, "layer_types", None) or ())} <= {"full_attention"}
+    window = getattr(lm.config, "sliding_window", None)  # of all layers, where (as in Mistral) no types are given
+    types = getattr(lm.config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
+    plain = not lm._is_stateful and {*types} <= {"full_attention"}
     plain = plain and not any(isinstance(module, FSDPModule) for module in lm.modules())
     saved = sum(map(len, prompts)) - sum(map(len, set(map(tuple, prompts))))
     return plain and not cfg.gradient_checkpointing and cfg.attention in ("sdpa", "eager") and 8 * saved >= tokens

@@ -270,8 +270,9 @@ class SeededSampler(LogitsProcessor):
             beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
             inside = torch.full_like(logprobs, -torch.inf).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))
             logprobs = inside.log_softmax(-1)
-        token = logprobs.argmax(-1, keepdim=True)
-        if self.temperature:  # one number a token: noise for each of 150,000 would cost a fifth of a small model's time
+        if not self.temperature:
+            token = logprobs.argmax(-1, keepdim=True)
+        else:  # one number a token: noise for each of 150,000 would cost a fifth of a small model's time
             if not self.uniforms:
                 drawn = [torch.rand(64, generator=each, dtype=torch.float64) for each in self.generators]
                 self.uniforms = list(torch.stack(drawn, 1)[:, :, None])

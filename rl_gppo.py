@@ -471,7 +471,7 @@ class HFRollout:
 
 
 def make_engine(path: str, run: Run):
-    """vLLM where it is installed (`auto`), else transformers' generate."""
+    """vLLM where it is installed (`auto`), else transformers, token by token."""
     if run.cfg.rollout != "hf":
         try:
             return VLLMRollout(path, run)
@@ -759,15 +759,15 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
     "response_tokens_mean": "mean length of a response, its end token included",
     "truncated_frac": "share of responses cut at max_response_tokens",
     "overlong_penalty": "mean of DAPO's soft punishment, added to the score for the advantages, not in reward_mean",
-    "groups_kept": "groups trained on (reward not the same for all responses)",
+    "groups_kept": "groups not dropped: reward not the same for all responses, or all without zero_advantage_filter",
     "groups_all_correct": "groups with every response correct",
     "groups_all_wrong": "groups with none correct",
     "reward_failures": "responses whose verifier or sandbox failed; they take no part",
     "loss": "pg_loss + sft_coef · sft_loss (Eq. 14)",
     "pg_loss": "policy loss (Eq. 11 for gppo) + kl_coef times the KL estimate, as aggregated, mean over updates",
     "sft_loss": "LM loss a token on correct responses (Eq. 13), mean over updates",
-    "clip_frac_high": "share of tokens with r > 1+εh, A > 0",
-    "clip_frac_low": "share of tokens with r < 1-εl, A < 0",
+    "clip_frac_high": "share of trained tokens with r > 1+εh, A > 0 (ppo: 1+εl; gspo: r of the response)",
+    "clip_frac_low": "share of trained tokens with r < 1-εl, A < 0",
     "entropy": "mean entropy (nats) of the policy's next-token distribution before the updates",
     "approx_kl": "mean of r - 1 - log r: KL(π_old, π) estimated on the rollout",
     "ref_kl": "mean of ρ - 1 - log ρ, ρ = π_ref/π: KL(π, starting model) estimated; 0 unless kl_coef is above 0",

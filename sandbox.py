@@ -1,7 +1,7 @@
 """Runs untrusted Python programs: `run` (one program, one input) and `run_tests` (one program, many tests).
 
     python sandbox.py                 # prints capabilities() of this machine
-    python sandbox.py program.py <in  # runs one program and prints what it wrote
+    python sandbox.py program.py <in  # runs one program and prints its RunResult
 
 How it works. The caller keeps one warm zygote (and one with numpy, once a program uses it): a fresh interpreter (never
 a fork of the caller, so no torch, no secrets) with the contest modules imported. It goes into its own user, mount,

@@ -126,6 +126,8 @@ def test_a_prompt_is_shared_where_that_saves_an_eighth():
     assert not worth_sharing(group(4), lm, Config(attention="flex_attention"))
     lm.config.layer_types = ["full_attention", "sliding_attention"]
     assert not worth_sharing(group(4), lm, cfg)
+    lm.config.layer_types, lm.config.sliding_window = None, 8  # so Mistral says it
+    assert not worth_sharing(group(4), lm, cfg)
 
 
 def test_distinct_rows():
