@@ -9,12 +9,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import forked
 import pytest
 
-# Two tests run at a time (pytest -n 2): one thread each, or the threads of both would spin for the same cores.
+# Two files run at a time (pytest -n 2): one thread each, or the threads of both would spin for the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -55,6 +56,22 @@ def missing(name: str) -> str:
 def pytest_configure(config):
     if config.option.markexpr != "not slow":  # the quick tests start no engine in a process of its own
         forked.preload_engine()
+
+
+LONGEST = "sandbox resume rewards distributed sft mistakes partial agreement machines eval_api eval".split()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """The longest files begin, so that both workers end at the same time; most cases of a sampled test are slow."""
+    rank = {f"test_{name}.py": k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    seen = Counter()
+    for item in items:
+        for mark in item.iter_markers("sampled"):
+            if seen[item.function] % mark.args[0]:
+                item.add_marker("slow")
+            seen[item.function] += 1
 
 
 def pytest_runtest_setup(item):

@@ -46,6 +46,7 @@ def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
     assert (tmp_path / "clipping.png").stat().st_size > 10_000 and "| acts/gppo |" in second.stdout
 
 
+@pytest.mark.slow
 def test_table_and_csv_of_known_runs(tmp_path, capsys, monkeypatch):
     """Three finished seeds with ends 0.5, 0.6, 0.7 and 0.6, 0.7, 0.8: means 0.6 and 0.7, t(2) = 4.303, paired difference exactly 0.1."""
     for cell, shift in (("alpha/0.0", 0.0), ("alpha/0.1", 0.1)):
@@ -74,6 +75,8 @@ def test_mistakes_get_one_line(flags, monkeypatch, capsys):
     assert end.value.code == 2 and "ablations.py: error:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.needs("time")
 def test_right_traces_are_told_from_wrong_ones(tmp_path, monkeypatch):
     """wrong_traces: the filtered pool holds exactly the traces whose boxed answer is the sum."""
     seen = {}

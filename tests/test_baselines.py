@@ -271,6 +271,7 @@ def metrics_of(out: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_resume_is_bitwise_with_a_reference(model, tmp_path):
     """Two steps, then two more in a second process: its reference is the starting model again, not the checkpoint."""

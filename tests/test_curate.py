@@ -191,6 +191,7 @@ def test_per_prompt(tmp_path, choose, kept):
     assert {*removed} | {*found} == {"a/0", "a/1", "a/2", "a/3", "b/0"}
 
 
+@pytest.mark.slow
 def test_per_prompt_random_is_spread_and_seeded(tmp_path):
     traces = [trace(f"p{i}", s) for i in range(40) for s in range(4)]
     problems = [problem(f"p{i}") for i in range(40)]
@@ -221,6 +222,7 @@ def test_pass_rate(tmp_path, low, high, rl):
     assert removed["unasked"] == "pass_rate: no judged sample"
 
 
+@pytest.mark.slow
 def test_majority(tmp_path):
     """A majority is more than half. Without a ground truth the answer of a majority stands in, and the row says so."""
     problems = [problem("agree"), problem("tie"), problem("open", answer=None), problem("split", answer=None),
@@ -248,6 +250,7 @@ def test_min_tests(tmp_path):
     assert rl == ["many", "asserts", "math"] and removed == {"few": "min_tests: 15 tests"}
 
 
+@pytest.mark.slow
 def test_ground_truth(tmp_path):
     """The last filter, asked for or not: what is in rl.jsonl can be used by the verifier."""
     problems = [problem("plain", answer="42"), problem("fraction", answer="\\frac{1}{2}"), problem("none", answer=None),
@@ -301,6 +304,7 @@ def planted(rng: random.Random) -> tuple[list[dict], list[dict]]:
     return benchmark, [problem(f"p{i}", prompts[i]) for i in order]
 
 
+@pytest.mark.slow
 def test_decontamination_finds_what_shares_nine_words_and_nothing_else(tmp_path):
     benchmark, problems = planted(random.Random(0))
     path = write(tmp_path / "bench.jsonl", benchmark)
@@ -318,6 +322,7 @@ def test_decontamination_finds_what_shares_nine_words_and_nothing_else(tmp_path)
         assert shared in nine_grams(prompts[name]) and shared in grams[owner]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt, found", [
     ("Compute the sine of thirty degrees.", True),  # a short problem is found where it is the whole prompt
     ("COMPUTE the sine\nof thirty degrees", True),
@@ -382,6 +387,7 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
     assert len(read(tmp_path / "out" / "sft.jsonl")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args, words", [
     (("--filters", "truncated", "correctness", "--keep", "right"),
      "correctness took the last 1 of 2 rows of sft.jsonl (1 times: wrong)"),
@@ -524,6 +530,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_the_workers(tmp_path):
     args = many(tmp_path)
     for name, workers, seed in (("a", 1, "1"), ("b", 2, "77")):
@@ -571,6 +578,7 @@ def test_a_killed_run_starts_over(tmp_path):
     assert contents(out) == contents(tmp_path / "clean")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_in_one_line(tmp_path):
     args = many(tmp_path, prompts=3000, length=400)
     for attempt in range(5):  # on a busy machine the run may end before this test gets to see its last file
@@ -601,6 +609,7 @@ def test_a_killed_worker_ends_the_run_in_one_line(capsys):
     assert end.value.code == 1 and "a worker process was killed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_texts(tmp_path):
     """The largest process of a run over 80 MB of traces is hardly larger than that of one over as many short ones."""
     problems, highest = write(tmp_path / "problems.jsonl", [problem(f"p{i}") for i in range(500)]), {}
@@ -618,6 +627,7 @@ def test_memory_does_not_hold_the_texts(tmp_path):
     assert highest[40_000] - highest[40] < 90, highest  # 56: parts of 8 MB; with the texts 131
 
 
+@pytest.mark.slow
 def test_another_curation_is_not_overwritten(tmp_path):
     args = many(tmp_path, 20, 2)
     assert command(*args, "--output_dir", tmp_path / "out").returncode == 0
@@ -662,6 +672,7 @@ def test_untrusted_text_is_text(tmp_path):
     assert any(f"{EVIL} 0" == text for text in page.texts) and any(f"Why? {EVIL}" == text for text in page.texts)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("chromium")
 def test_untrusted_text_does_not_run_in_a_browser(tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")

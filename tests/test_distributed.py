@@ -156,6 +156,7 @@ def results(pair) -> list[dict]:
     return [torch.load(pair / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case, optimizer, wrap, tied", GRID)
 def test_two_ranks_are_one(results, case, optimizer, wrap, tied):
     """1e-5 relative in fp32; the one rank has all samples in one micro-batch, whatever the two have. Adam's first step is lr
@@ -180,12 +181,14 @@ def test_two_ranks_are_one(results, case, optimizer, wrap, tied):
                 assert step > 0 or case == "lora" and "_proj" not in name, name
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_same_bits(results):
     for key in GRID:
         (mine, weights), (theirs, other) = (result[key] for result in results)
         assert mine == theirs and all(torch.equal(w, other[name]) for name, w in weights.items()), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ["ddp", "fsdp"])
 def test_checkpoint_of_two_ranks(pair, wrap):
     got = torch.load(pair / wrap / "round_trip.pt", weights_only=False)
@@ -247,7 +250,7 @@ def one_rank(model, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_run_of_two_ranks(tmp_path, model, one_rank):
     """Each rank has an engine of its own, which follows the trainer; samples, and so all numbers, are those of one rank."""
     rl(tmp_path / "two", 2, "--model", model, "--rollout", "vllm", *SMALL, *SPREAD)
@@ -310,7 +313,7 @@ def sharded_stage(rank: int, folder: str, precision: str, flags: list[str]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_sharded_run_is_the_run_of_one_rank(tmp_path, model, one_rank):
     """Three steps with one vLLM engine a rank, weights gathered into it from the shards, checkpoint and final model."""
     flags = ["--model", model, "--rollout", "vllm", *SMALL, *SPREAD]

@@ -228,6 +228,7 @@ def fenced(program: str) -> str:
     return f"<think>\nFirst idea:\n```python\nprint('no')\n```\n</think>\nHere it is.\n\n```python\n{program}\n```\nIt is linear."
 
 
+@pytest.mark.slow
 def test_livecodebench_verdicts():
     """Every verdict of 24 problems' programs: right, wrong, slow, crashing, format-breaking."""
     cases = []
@@ -266,6 +267,7 @@ def draw(scores: torch.Tensor, seeds, prompt=None, steps: int = 1, **knobs) -> t
     return ids[:, width:]
 
 
+@pytest.mark.slow
 def test_sampler_draws_the_distribution():
     scores, count = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0]), 20000
     for knobs in (
@@ -283,6 +285,7 @@ def test_sampler_draws_the_distribution():
         assert ((seen - probs).abs() < 4 * (probs * (1 - probs) / count).sqrt() + 1e-9).all(), knobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [3.0, 0.01], ids=["narrow", "flat"])
 def test_nucleus_of_a_large_vocabulary(spread):
     """Peaked or flat (a nucleus of more tokens than are ranked at first), alone or in one batch: the smallest set that reaches top_p."""
@@ -389,6 +392,7 @@ def test_majority(answers, same, point):
         assert scores.majority(rows, set(same)) == pytest.approx(point)
 
 
+@pytest.mark.slow
 def test_majority_groups_by_mathematics():
     groups = {"b": {"p": rows_of("\\frac{1}{2}", "0.5", "1/2", "1", "1"), "q": rows_of("(1,2)", "(1, 2)", "7", "8")}}
     with ev.reward_pool(2, cfg()) as pool:
@@ -636,6 +640,7 @@ def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, tmp_path):
     assert texts["hf"] == texts["vllm"]
 
 
+@pytest.mark.slow
 def test_responses_end_at_the_context(model, sums, tmp_path):
     """max_tokens within the context, but not together with a prompt: each response ends where the context does."""
     from transformers import AutoConfig, AutoTokenizer
@@ -653,6 +658,7 @@ def test_responses_end_at_the_context(model, sums, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------- score_only
+@pytest.mark.slow
 def test_score_only_takes_rows_of_any_tool(tmp_path):
     rows = [
         {"id": "a", "response": "\\boxed{3}", "answer": "3"},
@@ -689,6 +695,7 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
 
+@pytest.mark.slow
 def test_scoring_and_comparing_start_without_torch(tmp_path):
     """torch and transformers take 10 s to import; neither these, nor --help, nor a mistake in a flag needs them."""
     (tmp_path / "x.jsonl").write_text('{"id": "a", "response": "\\\\boxed{\\\\frac12}", "answer": "0.5"}\n')
@@ -739,6 +746,7 @@ PROBE = """(async () => {
 })()"""
 
 
+@pytest.mark.slow
 @pytest.mark.needs("chromium")
 def test_report_in_a_browser(tmp_path):
     """1300 pixels less a scroll bar hold the widest table; cells are the terminal's, to the last digit; 164 problems with one sample are one

@@ -44,6 +44,7 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # a client that has gone is no traceback here
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
@@ -174,6 +175,7 @@ def lines(path: Path) -> list[dict]:
 FAULTS = [429, 500, 503, "cut before", "cut", "drip", "html", "half", "other JSON"]
 
 
+@pytest.mark.slow
 def test_every_fault_is_survived(serve, sums, tmp_path, monkeypatch, capsys):
     """Each request meets one or two faults before its answer. The files are those of a server without faults."""
     bad, good = serve(lambda i: [FAULTS[i % 9], FAULTS[(2 * i + 1) % 9]][:1 + i % 2]), serve()
@@ -189,6 +191,7 @@ def test_every_fault_is_survived(serve, sums, tmp_path, monkeypatch, capsys):
     assert "fault 429" in error and "asking again" in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_what_is_sent(serve, sums, tmp_path, monkeypatch):
     """All sampling parameters, even those that are off: vLLM would take the missing ones from the model's own defaults."""
     server = serve()
@@ -202,6 +205,7 @@ def test_what_is_sent(serve, sums, tmp_path, monkeypatch):
     assert first["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "0+3=\nBox it."}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply, expected", [
     ({"content": "So 3.", "reasoning_content": "1+2"}, ("<think>\n1+2\n</think>\n\nSo 3.", "stop")),
     ({"content": "So 3.", "reasoning": "1+2"}, ("<think>\n1+2\n</think>\n\nSo 3.", "stop")),
@@ -218,6 +222,7 @@ def test_reasoning_goes_back_between_think_tags(serve, sums, tmp_path, monkeypat
     assert (row["response"], row["finish_reason"]) == expected
 
 
+@pytest.mark.slow
 def test_the_key_stays_in_the_environment(serve, sums, tmp_path, monkeypatch, capsys):
     key = "sk-only-in-the-environment"
 
@@ -239,6 +244,7 @@ def test_the_key_stays_in_the_environment(serve, sums, tmp_path, monkeypatch, ca
     assert run(monkeypatch, flags_of(other, sums, tmp_path / "out", "--n", 3)) == 0 and other.keys == {"Bearer EMPTY"}
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_ends_the_run_and_another_goes_on(serve, sums, tmp_path, monkeypatch, capsys):
     whole, dying, new = serve(), serve(), serve()
     dying.stop_after = 7
@@ -257,6 +263,7 @@ def test_a_server_that_dies_ends_the_run_and_another_goes_on(serve, sums, tmp_pa
     assert len(new.bodies) == 24 - 7  # nothing is paid for twice
 
 
+@pytest.mark.slow
 def test_one_prompt_that_upsets_the_server_costs_itself_only(serve, sums, tmp_path, monkeypatch, capsys):
     server = serve(refuse=lambda body, _: (500, {"error": "boom"}) if "5+8" in body["messages"][-1]["content"] else None)
     assert run(monkeypatch, flags_of(server, sums, tmp_path / "out", "--api_retries", 1, "--n", 1)) == 1
@@ -264,6 +271,7 @@ def test_one_prompt_that_upsets_the_server_costs_itself_only(serve, sums, tmp_pa
     assert len([row for row in lines(tmp_path / "out/generations.jsonl") if "response" in row]) == 11
 
 
+@pytest.mark.slow
 def test_parameters_that_a_server_does_not_know(serve, sums, tmp_path, monkeypatch, capsys):
     """As OpenAI's own: top_k is unknown, max_tokens is called otherwise. One that matters is never left out."""
 
@@ -284,6 +292,7 @@ def test_parameters_that_a_server_does_not_know(serve, sums, tmp_path, monkeypat
     assert "Unrecognized request argument supplied: top_k" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(serve, sums, tmp_path, monkeypatch, capsys):
     write, rows = ev.Journal.write, []
 
@@ -322,6 +331,7 @@ def test_without_the_client(sums, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, flags) == 2 and "pip install openai" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_in_the_middle(serve, sums, tmp_path, number):
     """Without torch, which this engine never imports."""

@@ -64,6 +64,7 @@ def stage(*flags, code: int = 0) -> str:
 SMALL = ["--rollout", "hf", "--max_response_tokens", 8, "--prompts_per_step", 4, "--responses_per_prompt", 2, "--minibatch_prompts", 2, "--save_every", 0]
 
 
+@pytest.mark.slow
 def test_own_data_and_own_reward(tmp_path, model):
     """Lengths are what the data needs, nothing of the toy is evaluated, a held-out share is; the reward is one's own."""
     (tmp_path / "mine.py").write_text(OWN_REWARD)
@@ -75,6 +76,7 @@ def test_own_data_and_own_reward(tmp_path, model):
     assert {row["reward"] for row in runs.read_jsonl(out / "samples.jsonl")} <= {0.5, -0.5} and all(m["reward_failures"] == 0 for m in metrics)
 
 
+@pytest.mark.slow
 def test_all_rewards_failed_and_no_signal(tmp_path, model):
     (tmp_path / "mine.py").write_text(BROKEN_REWARD)
     data = own_rows(tmp_path / "mine.jsonl", "broken")
@@ -103,6 +105,7 @@ def samples_of(run: ranks.Run, n: int = 16) -> list[Sample]:
     return [made[i] for i in range(n)]
 
 
+@pytest.mark.slow
 def test_hf_engine_is_the_policy_in_bf16_too(model, monkeypatch):
     """Generation in the trainer's precision, logits in fp32: what differs is the rounding of other shapes. Generation in
     fp32, or bf16 logits, would be another policy (0.1 on this model)."""
@@ -213,6 +216,7 @@ def test_learning_rate_schedules(schedule, expected):
     assert [rl_gppo.learning_rate(step, cfg) for step in range(1, 7)] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_copied_stage_speaks_under_its_own_name(tmp_path):
     for file in ROOT.glob("*.py"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -39,6 +39,8 @@ def test_gpu_check_on_a_bare_machine(tmp_path):
     assert result["generation"]["tokens"] == 8 * 16 and result["gppo"]["steps"] == 2 and "| 128 |" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.needs("time")
 def test_sums_are_judged_without_math_verify(tmp_path):
     """Right, wrong, and the two answers that would go to math_verify."""
     code = ("import sys; sys.path[:0] = sys.argv[1:]\nfrom gpu_check import InProcess\nfor text in (r'\\boxed{42}', r'\\boxed{41}', r'\\boxed{4a}', 'no'):\n"
@@ -47,6 +49,8 @@ def test_sums_are_judged_without_math_verify(tmp_path):
     assert done.stdout.split("\n")[:4] == ["1.0 True correct"] + 3 * ["-1.0 False wrong"], done.stderr[-3000:]
 
 
+@pytest.mark.slow
+@pytest.mark.needs("time")
 def test_gpu_check_says_what_is_missing():
     for flags, words in (([], "torch finds no GPU here"), (["--device", "cpu"], "add --tiny")):
         done = run(ROOT / "benchmarks" / "gpu_check.py", *flags)

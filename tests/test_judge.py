@@ -26,6 +26,7 @@ def statuses(code: str, *tests: str, kind: str = "functional", **limits) -> list
 
 
 # ------------------------------------------------------------------------------------ objects, against CPython
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("case", corpus_objects.CASES, ids=lambda case: case[0])
 def test_objects_as_in_one_process(case, tmp_path):
     _, code, test = case
@@ -39,11 +40,13 @@ def test_objects_as_in_one_process(case, tmp_path):
 BUSY = "import time\nend = time.process_time() + 2.5\nwhile time.process_time() < end: pass\nassert f(1) == 2"
 
 
+@pytest.mark.slow
 def test_the_program_is_not_charged_for_the_time_of_its_verifier():
     assert statuses("def f(x): return 2 * x", BUSY, timeout_s=0.5, wall_s=1.0) == ["ok"]
     assert statuses("import time\ndef f(x):\n    time.sleep(60)", "assert f(1) == 2", timeout_s=0.5, wall_s=1.0) == ["timeout"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code, test", [
     ("def f(x):\n    while True: yield x", "assert list(f(1)) == [1]"),
     ("def f(g):\n    while True: g(1)", "assert f(lambda x: x) == 1"),
@@ -98,6 +101,7 @@ def test_contexts_and_callbacks_of_honest_programs():
     assert statuses(code, "with C() as c:\n    assert c == 1\n    raise ValueError", "def t(): raise KeyError\nassert run(t) == 'caught'") == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_what_the_program_leaves_in_the_shared_folder_is_not_imported_by_the_verifier():
     code = ("import os\nfor n in ('conftest', 'json', 'math', 'solution', 'test_solution', 'sitecustomize', 'pytest', 'usercustomize', 'colorsys'):\n"
             "    open(n + '.py', 'w').write('import os\\nos._exit(42)\\n')\nopen('pytest.ini', 'w').write('[pytest]\\naddopts = --co\\n')\ndef f(x): return 0")

@@ -181,6 +181,7 @@ def server():
     process.wait()
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{stage}-{flags[:60]}" for stage, flags, _ in MISTAKES])
 def test_mistake(server, places, tmp_path, number):
     stage, flags, parts = MISTAKES[number]
@@ -198,6 +199,7 @@ def test_the_table_is_long_enough():
     assert len(MISTAKES) >= 120 and len({(stage, flags) for stage, flags, _ in MISTAKES}) == len(MISTAKES)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own():
     done = subprocess.run([sys.executable, ROOT / "rl_gppo.py", "--learning_rate", "1"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "learning_rate" in done.stderr

@@ -24,7 +24,7 @@ from test_resume import data, finish, flags_of, lines_of, same_end, signal_at  #
 
 STEPS, GROUPS, EACH, LONGEST = 14, 4, 4, 60
 SETTINGS = dict(prompts_per_step=GROUPS, responses_per_prompt=EACH, max_prompt_tokens=16, max_response_tokens=LONGEST,
-                rollout_extra=1.0, rollout_correction_cap=2.0, rollout_batch=24)  # hf: more at once than a step takes, or nothing would be carried
+                rollout_extra=1.0, rollout_correction_cap=2.0, seed=4, rollout_batch=24)  # hf: more at once than a step takes, or nothing would be carried
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def check(every: list, cursor: int, run: ranks.Run, carried: list) -> None:
             assert s.truncated == (not ended) and (ended or len(s.response) == LONGEST)
             assert not any(token in run.stop_ids for token in s.response[:-1])
     # no prompt is lost or doubled: all that were begun are trained on or still carried, each once
-    rows = [prompts[i].text for i in rl_gppo.next_rows(0, cursor, len(prompts), 0)]
+    rows = [prompts[i].text for i in rl_gppo.next_rows(0, cursor, len(prompts), run.cfg.seed)]
     assert sorted(trained + texts(carried)) == sorted(rows) and len(set(rows)) == len(rows)
     assert len(carried) == GROUPS * run.cfg.rollout_extra and max(s.staleness for samples in every for s in samples) > 0
 
@@ -94,7 +94,7 @@ def logprob_error(samples: list, run: ranks.Run) -> float:
         return ((token_logprobs(batch, run, False)[0] - batch["rollout_logprobs"]).abs() * batch["mask"]).max().item()
 
 
-@pytest.fixture(scope="module", params=[pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.needs("vllm")]), "hf"])
+@pytest.fixture(scope="module", params=[pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.needs("time", "vllm")]), "hf"])
 def rolled(request, model):
     """(the samples of each step, cursor, run, the engine) under weights that stay as they are."""
     run = make_run(model)
@@ -102,11 +102,13 @@ def rolled(request, model):
     return *steps_of(engine, run), run, engine
 
 
+@pytest.mark.slow
 def test_no_prompt_is_lost_doubled_or_too_old(rolled):
     every, cursor, run, _ = rolled
     check(every, cursor, run, run.carried[STEPS])
 
 
+@pytest.mark.slow
 def test_the_pieces_of_a_response_fit_together(rolled):
     """Weights have not changed: the trainer finds the engine's logprobs for every token of every piece."""
     every, _, run, _ = rolled
@@ -117,6 +119,7 @@ def test_the_pieces_of_a_response_fit_together(rolled):
     stale[0].response[len(stale[0].response) // 2] ^= 4
 
 
+@pytest.mark.slow
 def test_long_responses_are_not_disfavoured(rolled):
     """The lengths of all responses begun, against as many of an ordinary rollout; those that were complete in their first
     step alone are shorter, which is what training on them would teach."""
@@ -126,7 +129,7 @@ def test_long_responses_are_not_disfavoured(rolled):
     requests = [(s["prompt"]["ids"] + s["response"], k, LONGEST - len(s["response"])) for k, s in enumerate(left) if s["truncated"] is None]
     rest = [len(requests[i][0]) - len(left[requests[i][1]]["prompt"]["ids"]) + len(ids) for i, ids, *_ in engine.generate(requests, 1.0)]
     here = [len(s.response) for samples in every for s in samples] + rest + [len(s["response"]) for s in left if s["truncated"] is not None]
-    rows = rl_gppo.next_rows(0, cursor, 400, 0)
+    rows = rl_gppo.next_rows(0, cursor, 400, run.cfg.seed)
     plain = [len(ids) for _, ids, _, _ in engine.generate([(prompts_of(run)[row].ids, 1000 * row + k) for row in rows for k in range(EACH)], 1.0)]
     run.cfg.rollout_batch = SETTINGS["rollout_batch"]
     assert len(here) == len(plain) == cursor * EACH
@@ -136,6 +139,7 @@ def test_long_responses_are_not_disfavoured(rolled):
     assert np.mean(short) < np.mean(here) - error
 
 
+@pytest.mark.slow
 def test_the_first_step_is_that_of_an_ordinary_rollout(rolled, model):
     """What was complete in step 1 is token for token what the same seeds give without rollout_extra."""
     every, _, run, engine = rolled
@@ -201,6 +205,8 @@ def test_two_ranks_and_then_one(model, tmp_path):
 FLAGS = ["--rollout_extra", 0.5, "--rollout_correction_cap", 2, "--max_response_tokens", 32, "--save_every", 1, "--eval_file=", "--rollout_batch", 24]
 
 
+@pytest.mark.slow
+@pytest.mark.needs("time")
 def test_a_stopped_run_goes_on_with_the_same_bits(data):  # noqa: F811
     """Stopped in an update and in a rollout, both with carried responses: after six steps nothing shows of it."""
     finish(flags_of(data, data / "partial", *FLAGS), data / "log")

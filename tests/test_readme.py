@@ -254,6 +254,7 @@ def test_results_are_those_of_the_csv_files():
         assert any(abs(mean - m) < 0.00051 and abs(half - h) < 0.00051 for m, h in known), cell  # shown in three digits
 
 
+@pytest.mark.slow
 def test_plans_shown_are_the_commands_output():
     page = PAGES["docs/scaling.md"]
     command = re.search(r"^    python plan.py (.*)$", page, re.M)[1]

@@ -183,6 +183,7 @@ def kill_at(folder: str, count: int, event_name: str = "", file: str = "") -> No
     sys.addaudithook(hook)
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written(data, whole):
     """While the tensors of checkpoint-4 are written, before it gets its name, and while the oldest one is deleted."""
     out = data / "saving"
@@ -300,7 +301,7 @@ def test_a_damaged_checkpoint_is_named(data, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_the_real_engine_goes_on_with_the_same_bits(data):
     """vLLM too: its samples depend on their seeds and on the weights alone."""
     flags = ["--rollout", "vllm", "--eval_file=", "--steps", 4]
@@ -329,6 +330,7 @@ def test_resume_from_a_path(data, whole):
     assert "checkpoint-6" in message and "--output_dir" in message
 
 
+@pytest.mark.slow
 def test_fewer_steps_than_were_made_are_refused(data, whole):
     """In one line, and the folder stays as it is."""
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in whole.rglob("*")}
@@ -362,6 +364,7 @@ def signal_at(place: str, step: int, count: int, number: int) -> None:
     rl_gppo.micro_loss, policy.SeededSampler.draw = map(watched, (rl_gppo.micro_loss, policy.SeededSampler.draw))
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_a_signal_at_any_moment_stops_at_once_and_costs_no_bit(data, whole):
     """One run, stopped eight times: in rollouts, updates (twice in the same step) and evaluations. No further token or
@@ -438,6 +441,7 @@ def never_judged() -> None:
     ranks.Run.wait = waiting
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_wait_for_rewards(data, whole):
     out = data / "never_judged"
     output = finish(flags_of(data, out, "--resume", "never"), data / "log", never_judged)
@@ -461,11 +465,13 @@ def interrupted_twice() -> None:
     rl_gppo.micro_loss = slow
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_the_run_without_saving(data):
     output = finish(flags_of(data, data / "twice"), data / "log", interrupted_twice, code=130)
     assert "Traceback" not in output and not runs.checkpoints(data / "twice")
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_of_a_run(data, whole, number):
@@ -484,6 +490,7 @@ def test_a_signal_to_all_processes_of_a_run(data, whole, number):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_a_launcher_that_is_killed_stops_its_run(data, whole):
     """SIGKILL of `accelerate launch`, which cannot pass anything on: the trainer saves and ends."""
@@ -499,6 +506,7 @@ def test_a_launcher_that_is_killed_stops_its_run(data, whole):
     assert all(torch.equal(a[name], b[name]) for name in a) and lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_sigterm_stops_two_ranks_after_the_same_step(data):
     """Whenever it reaches the launcher and each of its ranks; and one rank alone goes on from there."""

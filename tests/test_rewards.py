@@ -58,6 +58,7 @@ def wait_for(done, seconds: float = 10) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------------ math
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_labelled_triples(pool):
     """Ours, the label and plain math_verify on the same text agree on every case."""
@@ -76,6 +77,7 @@ def test_labelled_triples(pool):
     assert {r.status for r in ours} == {"correct", "wrong", "no_answer"}
 
 
+@pytest.mark.slow
 def test_house_rules(pool):
     """The kinds where the last box counts, whatever else stands in the text; math_verify would say otherwise."""
     rows = list(house_triples())
@@ -84,6 +86,7 @@ def test_house_rules(pool):
     assert [plain((gold, text)) for _, gold, text, _, _ in rows[:8]] == [other for *_, other in rows[:8]]
 
 
+@pytest.mark.slow
 def test_plain_integers_as_math_verify():
     """The shortcut never disagrees with math_verify, and takes no text that only looks like an integer."""
     rng, tried = random.Random(1), 0
@@ -158,6 +161,7 @@ def test_extract_answer_and_equivalent():
     assert not equivalent("5", "6") and not equivalent("(1,2)", "(2,1)")
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_length_costs_nothing():
     """60,000 characters, also such as make regular expressions or brace matching slow."""
@@ -177,6 +181,7 @@ def test_length_costs_nothing():
 
 
 # ------------------------------------------------------------------------------------------------------------------ pool
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_hang_costs_only_itself():
     good = [item(f"\\boxed{{\\frac{{{2 * k}}}{{{14 * k}}}}}", "\\frac17") for k in range(1, 41)]
@@ -198,6 +203,7 @@ def test_hang_costs_only_itself():
     assert workers and wait_for(lambda: not any(map(alive, workers)))
 
 
+@pytest.mark.slow
 def test_crash_and_memory_cost_only_themselves(monkeypatch):
     """Also: how to add a verifier whose slow part runs in a worker."""
     def prepare(text, ground_truth, options):
@@ -232,6 +238,7 @@ def answer_42() -> int:
     return 42
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_loaded_costs_itself_only(monkeypatch):
     jobs = {"good": Job(accept, (1,)), "unloadable": Job(accept, (Unloadable(),)), "unpicklable": Job(accept, (Unpicklable(),)), "exits": Job(sys.exit, (0,)),
             "returns": Job(answer_42, ())}
@@ -269,6 +276,7 @@ print("imported as", __name__)
 """
 
 
+@pytest.mark.slow
 def test_job_of_a_script(tmp_path):
     """A function of the script that is __main__ is found by importing the script in the worker under its name."""
     for guard, statuses in (('if __name__ == "__main__"', ["correct", "wrong"]), ("if True", ["verifier_error"] * 2)):
@@ -303,6 +311,7 @@ def own_verifiers(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ['rewards.VERIFIERS["mine"]', "VERIFIERS = {}; VERIFIERS['mine']"])
 def test_rewards_file(tmp_path, own_verifiers, name):
     """A user's file joins here and in every worker, with what it imports from beside it."""
@@ -356,6 +365,7 @@ def test_which_verifier(monkeypatch):
             assert rewards.verifier_of(name) is rewards.VERIFIERS[known]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gold, answer", [("10^{10^{10}}", "5"), ("5", "9^{9^{9^{9}}}")])
 def test_score_is_bounded(gold, answer):
     start = time.monotonic()
@@ -363,6 +373,7 @@ def test_score_is_bounded(gold, answer):
     assert time.monotonic() - start < 120 and score("math_verify", "\\boxed{2/4}", "1/2").correct and not equivalent("1/3", "2/3")
 
 
+@pytest.mark.slow
 def test_idle_workers_killed():
     with RewardPool(2, timeout_s=10) as pool:
         assert pool.score_batch([item("\\boxed{1/3}", "\\frac13")])[0].correct
@@ -372,6 +383,7 @@ def test_idle_workers_killed():
         assert [r.status for r in found] == ["correct"] * 10
 
 
+@pytest.mark.slow
 def test_workers_killed_at_work():
     """Whoever kills workers at any moment, between two jobs too: every job is answered, few of them with an error."""
     with RewardPool(2, timeout_s=10) as pool:
@@ -415,6 +427,7 @@ def slow(folder: str) -> Reward:
     return Reward(1.0, True, "correct")
 
 
+@pytest.mark.slow
 def test_sandbox_failure_is_tried_again_alone(monkeypatch, tmp_path):
     jobs = {job.__name__: job for job in (flaky, broken, slow)}
     monkeypatch.setitem(rewards.VERIFIERS, "jobs", Verifier(lambda text, gold, options: Job(jobs[text], (gold,)), check, False))
@@ -456,6 +469,7 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
+@pytest.mark.slow
 def test_owner_killed(tmp_path):
     """kill -9 of the owner during a hang in C code and an endless program: no worker and no sandbox process stays. The owner's
     script is not run again by the workers, although it has no `if __name__ == "__main__"`, and they hold no torch."""
@@ -512,6 +526,7 @@ def test_code_formats_and_scores(shape, no_zygote_left):
     assert score("coder1", block("def double(n): 1 / 0"), gold, code_reward="signed_pass_rate") == (-1.0, False, "wrong")
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_code_single_test_formats(no_zygote_left):
     tests = "def test_a():\n    assert double(3) == 6\n\ndef test_b():\n    assert double(0) == 0"
@@ -572,6 +587,8 @@ def test_fenced_blocks_in_time():
 SOLUTION, USAGE = "```python\ndef plus(a, b):\n    return a + b\n```\n", "For example:\n```python\nprint(plus(1, 2))\nresult = plus(3, 4)\n```\n"
 
 
+@pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("truth", [
     {"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}, {"functional": "assert plus(1, 2) == 3"}, {"functional": ["result = plus(1, 2)\nassert result == 3"]},
     {"functional": "def check(candidate):\n    assert candidate(1, 2) == 3\ncheck(plus)"}, {"pytest": "from solution import plus\ndef test_plus(): assert plus(1, 2) == 3"},
@@ -667,6 +684,7 @@ def test_rows_that_would_fail_later_are_refused(truth, said):
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"timeout": 3}, {"timeout": 0.5}, {"timeout": None}, {"max_test_cases": 2}, {"max_test_cases": None}, {"fn_name": None}])
 def test_rows_that_are_fine(more, no_zygote_left):
     check("coder1", json.dumps(DOUBLE | more))
@@ -685,6 +703,7 @@ def test_a_machine_that_would_fail_right_programs_is_refused(monkeypatch):
     rewards.sandbox_works.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_costs_itself_only():
     """A timeout too long for the clock once left the answers of all programs after it shifted by one."""
     good = item(block("print(2 * int(input()))"), json.dumps(DOUBLE), "coder1")
@@ -693,6 +712,7 @@ def test_a_row_that_fails_costs_itself_only():
     assert [r.status for r in found] == ["correct", "verifier_error", *["correct"] * 8]
 
 
+@pytest.mark.slow
 def test_a_program_that_dozes_is_no_failure_of_the_verifier():
     """A little work and much sleep for ever looks like a program on an overloaded machine; it must not leave the batch."""
     doze = "import time\nwhile True:\n    end = time.process_time() + 0.004\n    while time.process_time() < end: pass\n    time.sleep(0.09)"

@@ -136,6 +136,7 @@ def test_prompt_longer_than_its_limit(capsys, tmp_path, model):
     assert "train_file: 1 of 20 rows are longer than max_prompt_tokens 64 and left out" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_context_too_short(capsys, tmp_path, model):
     assert "context of" in message_of(capsys, "--model", model, "--max_response_tokens", 10**6, "--output_dir", tmp_path / "a")
 
@@ -154,6 +155,7 @@ def test_output_folder_of_another_run(capsys, tmp_path, model):
     assert "output_dir" in message_of(capsys, "--model", model, "--output_dir", tmp_path / "file" / "x")
 
 
+@pytest.mark.slow
 def test_no_traceback_in_a_real_process():
     done = subprocess.run([sys.executable, ROOT / "rl_gppo.py", "--learning_rate", "1"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "learning_rate" in done.stderr

@@ -45,6 +45,7 @@ def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
     return [samples[i] for i in range(n)]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("vllm")
 def test_vllm_follows_the_trainer(model, monkeypatch):
     """After each of 3 updates the engine runs the trainer's weights: mean |Δlogp| < 1e-4 (fp32). With the sync left out it

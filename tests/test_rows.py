@@ -54,6 +54,7 @@ def test_gsm8k_rows_are_learnt_as_thinking():
         assert rewards.score("math_longcot_math_verify", answer["content"], gold).correct, boxed
 
 
+@pytest.mark.slow
 def test_math_answers_equal_themselves_and_no_other(pool):
     golds = [truth(row) for row in rows("mathsub")] + [row["answer"] for row in rows("hmmt") + rows("math500")]
     pairs = [(gold, said) for gold in golds for said in golds]
@@ -67,6 +68,7 @@ def items(codes: list[str]) -> list[dict]:
             for row, code in zip(rows("codesub"), codes, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")  # pytest rows want a folder to write in
 def test_code_rows(pool):
     """References pass; with an answer changed, with another task's program, or with none they do not."""
@@ -85,6 +87,7 @@ def test_code_rows(pool):
         assert {r.status for r in found} <= {"wrong", "partial"}
 
 
+@pytest.mark.slow
 def test_pass_rates_of_contest_programs(pool):
     """An accepted program, a wrong one, one that hangs and one that fails on some tests: the pass rate is exact."""
     samples = rows("code_samples")

@@ -61,6 +61,7 @@ def test_corpus_is_large_enough():
     assert len({case.name for case in sandbox_corpus.CASES}) == len(sandbox_corpus.CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_corpus_and_nothing_stays_behind():
     sandbox.close()
@@ -98,13 +99,13 @@ def test_no_test_sees_what_one_before_did_to_the_scratch(change):
 
 
 @pytest.mark.slow
-@pytest.mark.needs("namespaces")
+@pytest.mark.needs("time", "namespaces")
 def test_corpus_as_an_unprivileged_user():
     corpus_in_a_process(user=True)
 
 
 @pytest.mark.slow
-@pytest.mark.needs("namespaces", "firejail")
+@pytest.mark.needs("time", "namespaces", "firejail")
 def test_corpus_under_firejail():
     corpus_in_a_process("firejail")
 
@@ -137,6 +138,7 @@ print(json.dumps({"wrong": sandbox_corpus.wrong(sandbox_corpus.run_all(full=Fals
 """
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_plain_container_where_namespaces_are_refused():
     done = subprocess.run(as_user.command_of([sys.executable, "-c", PLAIN, str(HERE.parent), str(HERE)]), capture_output=True, text=True, timeout=240)
@@ -180,6 +182,7 @@ def test_capabilities_under_firejail():
     assert sandbox.capabilities(outer="firejail")["full"] and sandbox.capabilities(outer="firejail")["firejail"]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_the_child_is_confined_by_every_layer():
     """Looked at from outside, while a program runs."""
@@ -228,6 +231,7 @@ answer = {TOKEN[::-1]!r}[::-1] if found else "nothing"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_expected_values_are_nowhere_in_the_program():
     results = sandbox.run_tests(STEAL + "print(answer)", {"inputs": ["1"], "outputs": [TOKEN]})
@@ -308,6 +312,7 @@ HACKS = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", HACKS)
 def test_reward_hacks_fail(name):
     code = HACKS[name]
@@ -338,6 +343,7 @@ def test_a_program_that_dies_at_import_costs_no_wall_limit(code):
 
 
 # ---------------------------------------------------------------------------------------------------- the published formats
+@pytest.mark.slow
 def test_format_functional():
     code = """
 class Solution:
@@ -427,6 +433,7 @@ def test_format_names_that_are_taken():
     assert rate(sandbox.run_tests("def sum(a): return 5", {"inputs": [[[1]]], "outputs": [5], "fn_name": "sum"})) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 def test_format_pytest():
     tests = {"pytest": textwrap.dedent("""
@@ -475,6 +482,7 @@ def test_comparison():
         same("1", "1", compare="other")
 
 
+@pytest.mark.slow
 def test_options_of_run_tests():
     slow = "n = int(input())\nwhile n == 1: pass\nprint(n)"
     tests = {"inputs": ["0", "1", "2", "3"], "outputs": ["0", "1", "9", "3"]}
@@ -499,6 +507,7 @@ def test_options_of_run_tests():
 
 
 # ---------------------------------------------------------------------------------------------------- exact pass rates
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("problem", sandbox_problems.FUNCTIONS, ids=lambda p: p.name)
 def test_pass_rates_of_functions(problem):
     calls = [f"(*{args!r}) == {value!r}" for args, value in zip(problem.inputs, problem.outputs)]
@@ -584,6 +593,7 @@ def test_verdicts_near_the_limit_do_not_depend_on_load():
             process.wait()
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_many_executions_leak_nothing():
     """A tenth of what benchmarks/sandbox_throughput.py --leaks runs."""
@@ -608,6 +618,7 @@ def wait_until_gone(processes, seconds: float = 10) -> list:
     return psutil.wait_procs(list(processes), timeout=seconds)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("namespaces")
 @pytest.mark.parametrize("outer", ["", pytest.param("firejail", marks=pytest.mark.needs("firejail"))])
 def test_killed_parent_leaves_no_sandbox_process(outer):
@@ -639,6 +650,7 @@ futures[0].result()
 """
 
 
+@pytest.mark.slow
 def test_owner_killed_while_it_scores_leaves_nothing():
     """A training run that is killed with -9 while its reward workers run programs: no worker, zygote, program or mount stays."""
     mounts = Path("/proc/self/mountinfo").read_text()
@@ -692,6 +704,8 @@ def in_a_worker(number: int) -> tuple:
     return number, rate(results), os.getpid()
 
 
+@pytest.mark.slow
+@pytest.mark.needs("time")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_have_zygotes_of_their_own(method):
     assert sandbox.run("print(1)").status == "ok"  # with a zygote in the parent
@@ -713,6 +727,7 @@ def test_threads_take_turns():
     assert results == [True] * 16
 
 
+@pytest.mark.slow
 def test_close_leaves_nothing():
     sandbox.close()
     before = descendants()

@@ -287,6 +287,7 @@ def whole(model, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_it_promises(whole, model):
     out = whole / "whole"
     assert {"config.yaml", "metrics.jsonl", "eval.jsonl", "curves.png", "checkpoint-9", "checkpoint-12", "final"} == {p.name for p in out.iterdir()}
@@ -300,6 +301,7 @@ def test_a_run_writes_what_it_promises(whole, model):
     assert text.endswith("<eos>") and "lm_head.weight" not in load_file(out / "final" / "model.safetensors")  # tied: stored once
 
 
+@pytest.mark.slow
 def test_evaluation_loss_is_the_mean_over_all_tokens(whole):
     lm, tokenizer = AutoModelForCausalLM.from_pretrained(whole / "whole" / "final"), AutoTokenizer.from_pretrained(whole / "whole" / "final")
     total, tokens = 0.0, 0
@@ -313,6 +315,7 @@ def test_evaluation_loss_is_the_mean_over_all_tokens(whole):
     assert last["loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole, model):
     """kill -9 once in the middle of an update and, by a half-written folder, in the middle of a checkpoint."""
     run_until(5, signal.SIGKILL, command(model, whole, "killed"), whole / "killed")
@@ -376,6 +379,7 @@ def test_a_line_cut_by_a_crash_is_left_out(tmp_path):
     assert runs.read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 1}]
 
 
+@pytest.mark.slow
 def test_resume_into_a_folder_with_later_checkpoints_is_refused(capsys, whole, model):
     with pytest.raises(SystemExit):
         sft.main(command(model, whole, "whole", "--resume", str(whole / "whole" / "checkpoint-9"))[1:])
@@ -432,6 +436,7 @@ def test_sigterm_to_all_processes(whole, model):
     assert [p.name for p in runs.checkpoints(whole / "stopped_all")] == [f"checkpoint-{step}"] and step < 12
 
 
+@pytest.mark.slow
 def test_all_cores_compute_under_accelerate_launch(whole, model, monkeypatch):
     """On a CPU the launcher sets OMP_NUM_THREADS=1."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
@@ -453,6 +458,7 @@ def launch(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_two_ranks_equal_one(whole, model):
     launch(*command(model, whole, "two_ranks/run"))  # no tokens beside it yet: rank 1 waits for rank 0's
@@ -527,7 +533,7 @@ def greedy_by_vllm(model: str, out: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_vllm_loads_final(whole):
     forked.call(greedy_by_vllm, str(whole / "whole" / "final"), str(whole / "tokens.json"))
     lm = AutoModelForCausalLM.from_pretrained(whole / "whole" / "final")
@@ -592,6 +598,7 @@ def test_wrong_files(capsys, tmp_path, model):
     assert "'learning_rate'" in message_of(capsys, "--config", tmp_path / "a.yaml")
 
 
+@pytest.mark.slow
 def test_output_folder_of_another_run(capsys, tmp_path, model, whole):
     flags = command(model, whole, "whole")[1:]
     assert "lr 0.003 there, 0.004 now" in message_of(capsys, *flags, "--lr", "4e-3")

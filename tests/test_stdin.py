@@ -166,6 +166,7 @@ def no_zygote_left():
     sandbox.close()
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_as_cpython(name, tmp_path):
     (tmp_path / "solution.py").write_text(PROGRAMS[name])
@@ -183,6 +184,7 @@ class Late(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_exception_in_the_caller_does_not_shift_replies():
     """Whatever interrupts a call, the next one gets its own reply."""
     def ring(*_):

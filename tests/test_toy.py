@@ -54,6 +54,7 @@ def answer(row: dict) -> float:
     return sum(results) / len(results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", toy.KINDS)
 @pytest.mark.parametrize("right", [0.0, 0.5, 1.0])
 def test_share_of_right_traces(kind, right):
@@ -71,6 +72,7 @@ def test_wrong_sums_have_two_kinds_of_mistakes():
     assert toy.add(17, 5) == 22 and toy.add(17, 5, carry=False) == 12 and toy.add(99, 1, carry=False) == 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["math", "code", "math-terms=3-digits=2"])
 def test_held_out_problems_are_never_trained_on(kind):
     held_out = {row["prompt"][0]["content"] for row in toy.rl_rows(kind, 500, split="eval")}
@@ -102,6 +104,7 @@ def test_knobs_in_the_name():
             toy.parse(wrong)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_prepare_warms_up_once(tmp_path, monkeypatch, model):
     """A short warm-up through sft.py as a process of its own, under a launcher's environment; the second call does nothing."""

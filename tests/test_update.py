@@ -163,6 +163,7 @@ def test_packed_row_in_flash_attention():
         assert (row - padded).norm() <= 1e-5 * padded.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_packed_row_in_flex_attention():
     """The real flex attention, whose CPU version has no backward."""
