@@ -268,6 +268,7 @@ def test_run_under_the_launch_command(tmp_path, model, one_rank):
     same_run(tmp_path / "two", *one_rank("hf"), model)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_ranks_skip_a_step_without_groups_together(tmp_path, model):
     """Every response scores -1, so no group is left on any rank: no update, and nobody waits for one."""

@@ -228,6 +228,7 @@ def fenced(program: str) -> str:
     return f"<think>\nFirst idea:\n```python\nprint('no')\n```\n</think>\nHere it is.\n\n```python\n{program}\n```\nIt is linear."
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_livecodebench_verdicts():
     """Every verdict of 24 problems' programs: right, wrong, slow, crashing, format-breaking."""

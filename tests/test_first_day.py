@@ -216,6 +216,7 @@ def test_learning_rate_schedules(schedule, expected):
     assert [rl_gppo.learning_rate(step, cfg) for step in range(1, 7)] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_a_copied_stage_speaks_under_its_own_name(tmp_path):
     for file in ROOT.glob("*.py"):

@@ -46,6 +46,7 @@ def test_the_program_is_not_charged_for_the_time_of_its_verifier():
     assert statuses("import time\ndef f(x):\n    time.sleep(60)", "assert f(1) == 2", timeout_s=0.5, wall_s=1.0) == ["timeout"]
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 @pytest.mark.parametrize("code, test", [
     ("def f(x):\n    while True: yield x", "assert list(f(1)) == [1]"),

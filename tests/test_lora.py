@@ -205,7 +205,7 @@ VERIFIERS = {"length": Verifier(score, lambda ground_truth: None, think=False)}
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_engine_and_trainer_agree(toy_folder, trained, tmp_path):
     """A real vLLM engine under merged copies: mean |Δ log π| < 1e-4 in fp32, before and after updates, and the next run
     on the same base; the base's file is what it was."""

@@ -126,6 +126,7 @@ def run_until(steps: int, sent: int, command: list, out: Path, all_processes: bo
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_killed_after_three_steps(data, whole):
     out = data / "killed"
@@ -313,6 +314,7 @@ def test_the_real_engine_goes_on_with_the_same_bits(data):
     same_end(data / "engine_resumed", data / "engine")
 
 
+@pytest.mark.needs("time")
 @pytest.mark.slow
 def test_resume_from_a_path(data, whole):
     """Into a new folder, where the same command goes on from that folder's own checkpoints later; and not into one that holds
@@ -576,7 +578,7 @@ def on_a_small_disk(data: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.needs("namespaces")
+@pytest.mark.needs("time", "namespaces")
 def test_full_disk(data, whole):
     """One line each; the checkpoint before stays whole, and with room again the run ends with the same bits."""
     forked.call(on_a_small_disk, str(data))

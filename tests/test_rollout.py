@@ -46,7 +46,7 @@ def rollout_of(engine, tokenizer, n=24, seed=0) -> list[Sample]:
 
 
 @pytest.mark.slow
-@pytest.mark.needs("vllm")
+@pytest.mark.needs("time", "vllm")
 def test_vllm_follows_the_trainer(model, monkeypatch):
     """After each of 3 updates the engine runs the trainer's weights: mean |Δlogp| < 1e-4 (fp32). With the sync left out it
     does not, so the figure can fail."""
