@@ -1,5 +1,4 @@
-"""The model under training, alike for sft.py and rl_gppo.py: loading, a head without full logits, micro-batches, a
-seeded sampler. What a researcher edits stands in the stages."""
+"""The model under training, for sft.py and rl_gppo.py: loading, head without full logits, micro-batches, a sampler."""
 
 import json
 import logging
@@ -87,8 +86,7 @@ def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
 def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
     """Adds the tokens that end a turn in the training data to eos_token_id: a base model (Qwen3-8B-Base) knows
     <|endoftext|> alone, and rl_gppo.py and vLLM would not stop at the template's <|im_end|>."""
-    config = lm.generation_config
-    eos = config.eos_token_id
+    eos = (config := lm.generation_config).eos_token_id
     known = [i for i in (eos if isinstance(eos, list) else [eos]) if i is not None]
     if set(end_ids) - set(known):
         config.eos_token_id = end_ids + [i for i in known if i not in end_ids]
@@ -248,14 +246,11 @@ class SeededSampler(LogitsProcessor):
         self.seen, self.logprobs, self.uniforms = None, [], []
 
     def penalise(self, ids: Tensor, scores: Tensor) -> Tensor:
-        if self.seen is None:
-            self.seen = torch.zeros_like(scores).scatter_add_(1, ids, self.real.to(scores.dtype)) > 0
-        else:
-            self.seen.scatter_(1, ids[:, -1:], True)
+        self.seen = (torch.zeros_like(scores).scatter_add_(1, ids, self.real.to(scores.dtype)) > 0 if self.seen is None
+                     else self.seen.scatter_(1, ids[:, -1:], True))
         return torch.where(self.seen, torch.where(scores > 0, scores / self.penalty, scores * self.penalty), scores)
 
-    def keep(self, rows: list[int]) -> None:
-        """The other rows have left the batch."""
+    def keep(self, rows: list[int]) -> None:  # the other rows have left the batch
         self.generators, self.uniforms = [self.generators[k] for k in rows], [u[rows] for u in self.uniforms]
 
     def draw(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, 1)
@@ -270,9 +265,8 @@ class SeededSampler(LogitsProcessor):
             beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
             inside = torch.full_like(logprobs, -torch.inf).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))
             logprobs = inside.log_softmax(-1)
-        if not self.temperature:
-            token = logprobs.argmax(-1, keepdim=True)
-        else:  # one number a token: noise for each of 150,000 would cost a fifth of a small model's time
+        token = logprobs.argmax(-1, keepdim=True)
+        if self.temperature:  # one number a token: noise for each of 150,000 would cost a fifth of a small model's time
             if not self.uniforms:
                 drawn = [torch.rand(64, generator=each, dtype=torch.float64) for each in self.generators]
                 self.uniforms = list(torch.stack(drawn, 1)[:, :, None])

@@ -411,8 +411,6 @@ class RewardPool:
     workers: by default one per core this process may use. timeout_s: seconds for the judge of one answer (a program has
     the limits of its tests). rewards_file: see `load`. score_options: the fields of Options."""
 
-    PATIENCE_S = 120  # workers of a busy machine start slowly
-
     def __init__(self, workers: int | None = None, timeout_s: float = 10.0, rewards_file: str = "", **score_options):
         if WORKER:
             raise ValueError("a script whose functions are Jobs is imported by the workers: it must start its "
@@ -423,7 +421,7 @@ class RewardPool:
             load(rewards_file)
         # here: score() on a machine under test needs neither this nor sympy; and not in the thread, which nobody hears
         self._process_pool = importlib.import_module("pebble").ProcessPool
-        self.options, self.timeout_s = Options(**score_options), timeout_s
+        self.options, self.timeout_s, self.patience_s = Options(**score_options), timeout_s, 120  # workers start slowly
         self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
         self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time
         self._known: dict[tuple, Future] = {}  # math answers seen: a group mostly gives a few different ones
@@ -461,7 +459,7 @@ class RewardPool:
     def _stalled(self) -> bool:
         """Whether nothing ended for longer than any job may take: a worker killed with pebble's lock blocks all."""
         limits = [entry.job.timeout_s or self.timeout_s for entry in list(self._open.values())]
-        return bool(limits) and time.monotonic() - self._last > max(limits) + self.PATIENCE_S
+        return bool(limits) and time.monotonic() - self._last > max(limits) + self.patience_s
 
     def submit(self, item: dict) -> Future:
         """Future of the Reward of dict(data_source, response, ground_truth, prompt_tail=""); its result() never raises.

@@ -54,7 +54,7 @@ class Config:
     # model and data
     model: str = "toy"  # Hugging Face folder or hub name; "toy" is an untrained 0.8M-parameter model
     train_file: Names = "toy:math"  # JSONL or Parquet files, hub data sets NAME[:SUBSET[:SPLIT]], toy:math, toy:code
-    eval_file: Names = ""  # the same: its loss is measured before, every eval_every updates and at the end
+    eval_file: Names = ""  # the same: its loss is measured before, after every epoch (or eval_every) and at the end
     output_dir: str = "runs/sft"  # config.yaml, metrics.jsonl, eval.jsonl, curves.png, checkpoint-N/, final/
     max_tokens: Count = 32768  # longer examples are left out, and counted
     gsm8k_think: bool = True  # {"question", "answer"} rows: solution between think tags, "#### 42" as \boxed{42}
