@@ -374,7 +374,7 @@ class HFEngine:
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        from policy import SeededSampler
+        from sampling import SeededSampler
 
         cfg, model = self.cfg, self.model
         stop = StoppingCriteriaList([lambda ids, _, **__: torch.full((len(ids),), bool(signals), device=ids.device)])
@@ -406,15 +406,13 @@ class VLLMEngine:
     """vLLM inside this process, all requests at once: no sample waits for a batch."""
 
     def __init__(self, model: Model, max_len: int, cfg: Config):
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         import torch
+
+        from sampling import vllm_options
+
+        device = vllm_options(torch.cuda.is_available(), max_len) or dict(gpu_memory_utilization=cfg.gpu_memory)
         from vllm import LLM
 
-        # On a CPU a prompt must not be cut over two steps: vLLM then turns back the sample's generator; a GPU's can.
-        device = (dict(gpu_memory_utilization=cfg.gpu_memory) if torch.cuda.is_available() else
-                  dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(8192, max_len)))
         self.llm = LLM(model=model.path, dtype=pick_dtype(cfg), seed=cfg.seed, max_model_len=max_len,
                        tensor_parallel_size=cfg.tensor_parallel, hf_overrides=model.override, disable_log_stats=True,
                        **device)

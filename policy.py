@@ -1,4 +1,4 @@
-"""The model under training, for sft.py and rl_gppo.py: loading, head without full logits, micro-batches, a sampler."""
+"""The model under training, for sft.py and rl_gppo.py: loading, head without full logits, micro-batches."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from layout import cache_of
@@ -231,50 +231,3 @@ def cut_alike(positions: list[int], lengths: list[int], token_budget: int) -> li
         micros.append(positions[best[end][1]:end])
         end = best[end][1]
     return micros[::-1]
-
-
-# ------------------------------------------------------------------------------------------------------------- sampling
-class SeededSampler(LogitsProcessor):
-    """Draws each row's token with the row's own generator, so that a sample depends on its seed alone and not on its
-    batch; keeps the logprob of the drawn token. Penalty, temperature (0 is greedy), top_k, top_p come in vLLM's order.
-    To generate() it leaves that one token. real: (rows, prompt length) bool, False on padding."""
-
-    def __init__(self, seeds: list[int], temperature: float, top_p: float = 1.0, top_k: int = 0, penalty: float = 1.0,
-                 real: Tensor | None = None):
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature, self.top_p, self.top_k, self.penalty, self.real = temperature, top_p, top_k, penalty, real
-        self.seen, self.logprobs, self.uniforms = None, [], []
-
-    def penalise(self, ids: Tensor, scores: Tensor) -> Tensor:
-        self.seen = (torch.zeros_like(scores).scatter_add_(1, ids, self.real.to(scores.dtype)) > 0 if self.seen is None
-                     else self.seen.scatter_(1, ids[:, -1:], True))
-        return torch.where(self.seen, torch.where(scores > 0, scores / self.penalty, scores * self.penalty), scores)
-
-    def keep(self, rows: list[int]) -> None:  # the other rows have left the batch
-        self.generators, self.uniforms = [self.generators[k] for k in rows], [u[rows] for u in self.uniforms]
-
-    def draw(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, 1)
-        x = self.penalise(ids, scores.float()) if self.penalty != 1 else scores.float()
-        logprobs = (x / self.temperature if self.temperature not in (0, 1) else x).log_softmax(-1)
-        if 0 < self.top_k < x.shape[-1]:
-            logprobs = logprobs.masked_fill(x < x.topk(self.top_k).values[:, -1:], -torch.inf).log_softmax(-1)
-        if self.top_p < 1:
-            ranked, order = logprobs.topk(min(1024, x.shape[-1]))  # a nucleus is small, and sorting 150,000 is slow
-            if (ranked.exp().sum(-1) < self.top_p).any():
-                ranked, order = logprobs.sort(-1, descending=True)
-            beyond = ranked.exp().cumsum(-1) - ranked.exp() >= self.top_p
-            inside = torch.full_like(logprobs, -torch.inf).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))
-            logprobs = inside.log_softmax(-1)
-        token = logprobs.argmax(-1, keepdim=True)
-        if self.temperature:  # one number a token: noise for each of 150,000 would cost a fifth of a small model's time
-            if not self.uniforms:
-                drawn = [torch.rand(64, generator=each, dtype=torch.float64) for each in self.generators]
-                self.uniforms = list(torch.stack(drawn, 1)[:, :, None])
-            below = logprobs.exp().cumsum(-1, dtype=torch.float64)
-            level = self.uniforms.pop(0).to(x.device) * below[:, -1:]
-            token = torch.searchsorted(below, level, right=True).clamp(max=x.shape[-1] - 1)
-        self.logprobs.append(logprobs.gather(-1, token))
-        return token
-
-    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:  # (rows, length), (rows, V) -> (rows, V)
-        return torch.full_like(scores, -torch.inf).scatter_(-1, self.draw(ids, scores), 0.0)

@@ -59,12 +59,13 @@ import rewards
 import toy
 from layout import distinct, lay_out, shared_prefix, worth_sharing
 from lora import base_alone, plain_weights
-from policy import Policy, SeededSampler, load_policy, load_tokenizer, plan_microbatches, size_of
+from policy import Policy, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
                   cores_per_rank, die, draw_curves, frame, next_rows, open_output, rank, read_config, seed_of, signals,
                   stopped, wait_for, write_config)
+from sampling import SeededSampler, vllm_options
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -351,17 +352,12 @@ class VLLMRollout:
     """vLLM inside this process (one engine a rank, or one a tensor-parallel group): weights go over in memory."""
 
     def __init__(self, path: str, run: Run):
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine shares our process and its weights
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        from vllm import LLM
-
         cfg, self.gpu = run.cfg, run.accelerator.device.type == "cuda"
         many = dict(distributed_executor_backend="external_launcher") if run.world > 1 else {}
         threads, length = torch.get_num_threads(), cfg.max_prompt_tokens + cfg.max_response_tokens
-        # a prompt cut over two steps makes vLLM turn back its sample's generator, which torch cannot do on a CPU
-        device = (dict(enable_sleep_mode=True, gpu_memory_utilization=cfg.vllm_memory) if self.gpu else
-                  dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(8192, length)))
+        device = vllm_options(self.gpu, length) or dict(enable_sleep_mode=True, gpu_memory_utilization=cfg.vllm_memory)
+        from vllm import LLM
+
         self.llm = LLM(
             model=path, dtype="bfloat16" if run.accelerator.mixed_precision == "bf16" else "float32", seed=cfg.seed,
             max_model_len=length, logprobs_mode="processed_logprobs", tensor_parallel_size=cfg.vllm_tensor_parallel,

@@ -37,7 +37,7 @@ import report  # noqa: E402
 import rewards  # noqa: E402
 import scores  # noqa: E402
 import toy  # noqa: E402
-from policy import SeededSampler  # noqa: E402
+from sampling import SeededSampler  # noqa: E402
 from runs import read_config  # noqa: E402
 
 

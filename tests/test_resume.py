@@ -21,7 +21,6 @@ import yaml
 from safetensors.torch import load_file
 
 import forked
-import policy
 import ranks
 import rl_gppo
 import runs
@@ -363,7 +362,7 @@ def signal_at(place: str, step: int, count: int, number: int) -> None:
 
     rl_gppo.collect = watched(rl_gppo.collect, lambda engine, prompts, n, key, *_: key[1:3])
     rl_gppo.update_policy = watched(rl_gppo.update_policy, lambda samples, step, *_: ("update", step))
-    rl_gppo.micro_loss, policy.SeededSampler.draw = map(watched, (rl_gppo.micro_loss, policy.SeededSampler.draw))
+    rl_gppo.micro_loss, rl_gppo.SeededSampler.draw = map(watched, (rl_gppo.micro_loss, rl_gppo.SeededSampler.draw))
 
 
 @pytest.mark.needs("time")

@@ -13,12 +13,34 @@ import forked
 import rl_gppo
 import runs
 import toy
-from policy import Policy, SeededSampler, load_policy, load_tokenizer
+from policy import Policy, load_policy, load_tokenizer
 from rewards import Reward
 from rl_gppo import Config, HFRollout, Prompt, Sample, VLLMRollout, collate, seed_of, token_logprobs
 from ranks import Run
+from sampling import SeededSampler, vllm_options
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("spread", [0.05, 3.0])  # a flat distribution, whose nucleus needs the sort, and a peaked one
+def test_nucleus_is_vllms(spread):
+    """Against vLLM's own top_p, which sorts the vocabulary; and what vllm_options() puts in its place."""
+    pytest.importorskip("vllm")
+    from vllm.v1.sample.ops import topk_topp_sampler as ops
+
+    torch.manual_seed(0)
+    logits, top_p = torch.randn(6, 5000) * spread, torch.tensor([0.1, 0.5, 0.9, 0.95, 0.97, 0.99])
+    sort = ops.apply_top_k_top_p_pytorch
+    try:
+        vllm_options(gpu=False, length=1)
+        assert ops.apply_top_k_top_p_pytorch is not sort
+        for k in (None, torch.full((6,), 50)):
+            expected = sort(logits.clone(), k, top_p).log_softmax(-1)
+            assert 0 < expected.isinf().sum() < expected.numel()
+            torch.testing.assert_close(ops.apply_top_k_top_p_pytorch(logits.clone(), k, top_p).log_softmax(-1),
+                                       expected)
+    finally:
+        ops.apply_top_k_top_p_pytorch = sort
 
 
 @pytest.fixture(scope="module")
