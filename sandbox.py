@@ -305,7 +305,7 @@ def build_root() -> None:
         call("syscall", MOUNT_SETATTR, -100, path.encode(), 0x8000, struct.pack("QQQQ", flags, 0, 0, 0), 32)
     os.mkdir("/box")
     os.mkdir("/verifier")
-    temporary = link_temporary()
+    temporary = make_temporary()
     for link, target in (("/tmp", temporary), ("/dev/shm", "/box/tmp"), ("/dev/stdin", "/box/stdin")):
         if not os.path.isdir(link):
             os.symlink(target, link)
@@ -314,15 +314,19 @@ def build_root() -> None:
     call("syscall", MOUNT_SETATTR, -100, b"/", 0, struct.pack("QQQQ", 1, 0, 0, 0), 32)
 
 
-def link_temporary() -> str:
+def make_temporary() -> str:
     """Makes what /tmp leads to and returns its name: the program's folder, or, when the interpreter lives under /tmp, a
-    folder beside it with links to where `build_root` put that."""
+    folder beside it with binds of where `build_root` put that: nothing can rename or remove a mount point."""
     os.mkdir("/box/tmp")
     if not os.path.isdir("/.tmp"):
         return "/box/tmp"
     os.mkdir("/box/.tmp")
     for name in os.listdir("/.tmp"):
-        os.symlink(f"/.tmp/{name}", f"/box/.tmp/{name}")
+        if not os.path.isdir(f"/.tmp/{name}"):
+            os.symlink(f"/.tmp/{name}", f"/box/.tmp/{name}")
+            continue
+        os.mkdir(f"/box/.tmp/{name}")
+        call("mount", f"/.tmp/{name}".encode(), f"/box/.tmp/{name}".encode(), None, MS_BIND | MS_REC, None)
     return "/box/.tmp"
 
 
@@ -449,6 +453,7 @@ def zygote_main() -> None:
         os.waitpid(inner, 0)
         return
     os.environ.clear()
+    sys.path[:] = [p for p in sys.path if os.path.exists(p)]  # a folder that is not there could be made by a program
     threading.stack_size(THREAD_STACK)  # else threads take the size of the main thread's huge stack
     threading.stack_size = _thread.stack_size = stack_size
     sys.set_int_max_str_digits(0)
@@ -491,9 +496,8 @@ def zygote_main() -> None:
     jobs: dict[int, Job] = {}  # by pidfd
     looks: dict[int, tuple[float, float, float]] = {}  # when to look if it sleeps; CPU seconds, load at the last look
     # A scratch that no program has touched serves the next one too: ending a mount namespace for each test means
-    # waiting for the kernel's RCU, with a lock that all workers share. Not so where /tmp leads to the interpreter: a
-    # program that replaces it there must not reach what the zygote imports.
-    keeps_scratch, scratch = {"user_namespace", "private_root"} <= layers and not os.path.isdir("/.tmp"), []
+    # waiting for the kernel's RCU, with a lock that all workers share.
+    has_scratch, scratch = {"user_namespace", "private_root"} <= layers, []
     while True:
         poll = select.poll()
         for fd in (control.fileno(), parent, *jobs):
@@ -536,7 +540,7 @@ def zygote_main() -> None:
                     os.close(fd)
                     del jobs[fd]
         else:
-            if keeps_scratch and request["mode"] != "verify" and not (scratch and scratch_state() == scratch):
+            if has_scratch and request["mode"] != "verify" and not (scratch and scratch_state() == scratch):
                 attempt("umount2", b"/box", MNT_DETACH)
                 mount_scratch()
                 scratch = scratch_state()
@@ -581,14 +585,14 @@ def mount_scratch() -> None:
     """A fresh tmpfs on /box, its folder tmp for the program (and /tmp leads there)."""
     options = f"size={SCRATCH_MB}m,nr_inodes=4096,mode=755".encode()
     call("mount", b"tmpfs", b"/box", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, options)
-    link_temporary()
+    make_temporary()
 
 
 def scratch_state() -> list[tuple]:
     """Differs once a program has changed anything in its scratch, even if it took that back: only the kernel sets
     st_ctime."""
     try:
-        stats = map(os.stat, ("/box", "/box/tmp"))
+        stats = map(os.stat, ("/box", "/box/tmp", "/tmp"))
         return [(s.st_mode, s.st_nlink, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
     except OSError as error:  # chmod 0, for one
         return [(error.errno,)]
@@ -599,13 +603,10 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.setpgid(0, 0)  # kill(0) reaches a process group across PID namespaces
-    scratch, apart = request["scratch"] or "/", os.path.isdir("/.tmp")
+    scratch = request["scratch"] or "/"
     if {"user_namespace", "private_root"} <= layers:
         # of the program and of its verifier: a test reads what the program writes, and the reverse
         scratch = "/box/tmp"
-        if apart:
-            call("unshare", NEWNS)
-            mount_scratch()
         if request["mode"] == "verify" and request["private"]:  # the test itself is nowhere in the program's namespace
             call("unshare", NEWNS)
             flags = MS_NOSUID | MS_NODEV | MS_NOATIME
@@ -615,7 +616,7 @@ def confine(request: dict, layers: set[str], abi: int, base: int, rules: list[tu
         with contextlib.suppress(OSError), open("/box/stdin", "wb") as f:
             os.sendfile(f.fileno(), 0, 0, 1 << 30)
     if abi:
-        wanted = (scratch, scratch != "/"), ("/tmp", apart), ("/verifier", request.get("private"))
+        wanted = (scratch, scratch != "/"), ("/tmp", scratch == "/box/tmp"), ("/verifier", request.get("private"))
         places = [place for place, here in wanted if here and os.path.isdir(place)]
         install_landlock(abi, [*rules, *(landlock_rule(p, WRITE(abi), abi) for p in places)])
     limits = {"CORE": 0, "CPU": math.ceil(request["cpu_s"]) + 2, "FSIZE": request["output_bytes"], "NOFILE": 64,

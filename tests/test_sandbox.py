@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -153,20 +154,32 @@ def test_plain_container_where_namespaces_are_refused():
 
 @pytest.mark.needs("namespaces")
 def test_an_interpreter_in_the_temporary_folder(tmp_path):
-    """A virtual environment under /tmp stays readable and out of the way: cwd is empty, /tmp can be written to, nobody finds its files there."""
+    """A virtual environment under /tmp stays readable and out of the way: cwd is empty, /tmp can be written to and is shared with the test,
+    nobody replaces its files there or adds to what is imported."""
     if not tmp_path.is_relative_to("/tmp"):
         pytest.skip("pytest's temporary folder is not under /tmp: run it with --basetemp /tmp/...")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    program = ("import os, sys\nopen('/tmp/x', 'w').write('1')\nfound = [f for p, _, fs in os.walk('/tmp') for f in fs]\n"
+    program = ("import os, sys\nopen('/tmp/x', 'w').write('1')\nfound = [e.name for e in os.scandir('/tmp') if e.is_file()]\n"
                "import colorsys\nprint(sys.prefix, os.listdir('.'), found, colorsys.hls_to_rgb(0, 1, 0)[0])\n"
-               "link = '/' + '/'.join(sys.prefix.split('/')[1:3])\nos.rename(link, link + 'x')\n"
-               "for path in (sys.prefix.replace(link, link + 'x'), os.path.realpath(link + 'x')):\n"
-               "    try: open(path + '/left', 'w')\n    except OSError: print('held')")
+               "link = '/' + '/'.join(sys.prefix.split('/')[1:3])\n"
+               "for refused in (lambda: os.rename(link, link + 'x'), lambda: os.rmdir(link), lambda: open(sys.prefix + '/left', 'w'),\n"
+               "                lambda: open(os.path.realpath(sys.prefix) + '/left', 'w'), lambda: os.rename('/tmp', '/tmpx')):\n"
+               "    try: refused()\n    except OSError: print('held')")
+    project = Path(tempfile.mkdtemp(dir="/tmp"))  # an editable install: on sys.path, and not in the sandbox
+    (tmp_path / "env" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "project.pth").write_text(f"{project}\n")
+    files = (f"import os\nos.mkdir('{project}')\nopen('{project}/planted.py', 'w').write('answer = 42')\n"
+             "def f(): open('out', 'w').write('1'), open('/tmp/out', 'w').write('2')")
+    tests = ["f()\nassert open('out').read() + open('/tmp/out').read() == '12'", f"f()\nimport os\nassert os.path.exists('{project}/planted.py')",
+             "f()\nimport planted\nassert planted.answer == 42"]
     code = ("import json, sys; sys.path.insert(0, sys.argv[1]); import sandbox\n"
-            "print(json.dumps([sandbox.run(sys.argv[2]), sandbox.run(sys.argv[2]), sandbox.capabilities()]))")
-    done = subprocess.run([tmp_path / "env" / "bin" / "python", "-c", code, HERE.parent, program], capture_output=True, text=True)
-    first, second, layers = json.loads(done.stdout)
-    assert first[:2] == second[:2] == ["ok", f"{tmp_path}/env [] ['x'] 1\nheld\nheld\n"], (first, second, done.stderr[-2000:])
+            "code, *tests = sys.argv[3:]\n"
+            "print(json.dumps([sandbox.run(sys.argv[2]), sandbox.run(sys.argv[2]), sandbox.capabilities(),\n"
+            "                  [r.status for r in sandbox.run_tests(code, dict(functional=tests))]]))")
+    done = subprocess.run([tmp_path / "env" / "bin" / "python", "-c", code, HERE.parent, program, files, *tests], capture_output=True, text=True)
+    project.rmdir()
+    first, second, layers, statuses = json.loads(done.stdout)
+    assert first[:2] == second[:2] == ["ok", f"{tmp_path}/env [] ['x'] 1\n" + "held\n" * 5], (first, second, done.stderr[-2000:])
+    assert statuses[:2] == ["ok", "ok"] and statuses[2] != "ok", statuses
     assert layers["full"]
 
 
