@@ -76,7 +76,7 @@ class Config:
     train_file: Names = "toy:math"  # JSONL or Parquet files, hub data sets NAME[:SUBSET[:SPLIT]], toy:math, toy:code
     eval_file: Names = "auto"  # held-out problems; auto = toy:* for toy:*, else eval_share of the rows; "" = none
     eval_share: Share = 0.0  # share of train_file held out for evaluation when eval_file is auto
-    output_dir: str = "runs/toy_math"  # config.yaml, metrics.jsonl, eval.jsonl, samples.jsonl, curves.png, checkpoints
+    output_dir: str = "runs/toy_math"  # config.yaml, metrics.jsonl and so on, curves.png, checkpoints, final/
     max_prompt_tokens: Amount = 0  # longer prompts are dropped while loading, and counted; 0 = the longest (toy: 64)
     max_response_tokens: Amount = 0  # cut here, counts as truncated; 0 = what the context leaves, up to 4096 (toy: 64)
     data_source: str = ""  # names the verifier of rows that have no data_source, e.g. math_verify, coder1
@@ -865,7 +865,7 @@ def start(cfg: Config) -> tuple:
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:
-        write_config(raw, state, bool(checkpoint), ("metrics.jsonl", "eval.jsonl", "samples.jsonl"))
+        write_config(raw, state, bool(checkpoint), "metrics eval groups samples")
         precision = run.accelerator.mixed_precision.replace("no", "fp32")
         print(f"{cfg.loss} on {cfg.train_file}: {size_of(lm)}, {len(prompts)} prompts of at most "
               f"{cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} rank(s), "
@@ -935,15 +935,19 @@ def train(cfg: Config) -> None:
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
-        print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, samples.jsonl, curves.png")
+        print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, groups.jsonl, samples.jsonl, curves.png")
     run.leave(with_groups=isinstance(engine, HFRollout))  # vLLM takes them down itself at exit, and wants to find them
 
 
 def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: Run) -> None:
-    """A line of metrics.jsonl, four samples, the trackers, the progress bar."""
+    """A line of metrics.jsonl, one a group of groups.jsonl, four samples, the trackers, the progress bar."""
     run.accelerator.log({f"train/{k}": v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
     if run.rank == 0:
         append_jsonl(Path(run.cfg.output_dir) / "metrics.jsonl", [metrics])
+        append_jsonl(Path(run.cfg.output_dir) / "groups.jsonl", [
+            {"step": metrics["step"], "group": number, "reward": [s.reward.score for s in group],
+             "correct": [s.reward.correct for s in group], "tokens": [len(s.response) for s in group]}
+            for number, group in ((k, [*g]) for k, g in groupby(samples, lambda s: s.group))])
         append_jsonl(Path(run.cfg.output_dir) / "samples.jsonl", [
             {"step": metrics["step"], "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response),
              "reward": s.reward.score, "why": s.reward.status, "ground_truth": s.prompt.ground_truth,

@@ -304,16 +304,16 @@ def next_rows(cursor: int, count: int, total: int, seed: int) -> list[int]:
     return [order[at // total][at % total] for at in range(cursor, cursor + count)]
 
 
-def write_config(cfg, state: dict, resumed: bool, logs=("metrics.jsonl", "eval.jsonl")) -> None:
-    """config.yaml, and the logs without what came after the checkpoint: those lines are made again."""
+def write_config(cfg, state: dict, resumed: bool, logs="metrics eval") -> None:
+    """config.yaml, and the logs (NAME.jsonl) without what came after the checkpoint: those lines are made again."""
     out = Path(cfg.output_dir)
     (out / "config.yaml.partial").write_text(yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False))
     (out / "config.yaml.partial").replace(out / "config.yaml")
-    for name in logs:
-        last = state["evaluated" if name == "eval.jsonl" and "evaluated" in state else "step"]
-        rows = [row for row in read_jsonl(out / name) if row["step"] <= last] if resumed else []
+    for name in logs.split():
+        last = state["evaluated" if name == "eval" and "evaluated" in state else "step"]
+        rows = [row for row in read_jsonl(out / f"{name}.jsonl") if row["step"] <= last] if resumed else []
         append_jsonl(out / f"{name}.partial", rows)
-        (out / f"{name}.partial").replace(out / name)
+        (out / f"{name}.partial").replace(out / f"{name}.jsonl")
 
 
 def check_room(out: Path, parameters: int, trained: int, mixed_precision: str) -> None:

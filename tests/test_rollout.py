@@ -5,6 +5,7 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -171,6 +172,11 @@ def test_whole_stage(tmp_path, model, problems, engine):
         assert m["rollout_logprob_diff"] < 1e-4 and m["updates"] == 2 and m["tokens"] <= 16 * 24
     evals = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
     assert [e["step"] for e in evals] == [0, 2, 3] and all(set(e) == {"step", "accuracy", "stderr", "n"} and e["n"] == 40 for e in evals)
+    groups = [json.loads(line) for line in (out / "groups.jsonl").read_text().splitlines()]
+    assert [g["step"] for g in groups] == [1] * 4 + [2] * 4 + [3] * 4
+    for m, four in zip(metrics, (groups[:4], groups[4:8], groups[8:])):
+        assert [m["accuracy"], m["reward_mean"]] == pytest.approx([np.mean([g[key] for g in four]) for key in ("correct", "reward")])
+        assert m["tokens"] == sum(sum(g["tokens"]) for g in four)
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 12 and {"prompt", "response", "reward", "why"} <= set(samples[0])
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "config.yaml").exists()
