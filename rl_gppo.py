@@ -865,7 +865,7 @@ def start(cfg: Config) -> tuple:
     if state["step"] > cfg.steps:
         die(f"steps {cfg.steps}: {checkpoint} is at step {state['step']} already; give more, or another --output_dir")
     if first:
-        write_config(raw, state, bool(checkpoint), "metrics eval groups samples")
+        write_config(raw, state, bool(checkpoint), "metrics eval rewards samples")
         precision = run.accelerator.mixed_precision.replace("no", "fp32")
         print(f"{cfg.loss} on {cfg.train_file}: {size_of(lm)}, {len(prompts)} prompts of at most "
               f"{cfg.max_prompt_tokens} tokens, responses of at most {cfg.max_response_tokens}, {run.world} rank(s), "
@@ -935,19 +935,18 @@ def train(cfg: Config) -> None:
     save_final(out, run)
     if run.rank == 0:
         draw_curves(out, PANELS)
-        print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, groups.jsonl, samples.jsonl, curves.png")
+        print(f"{out}: final/ (the model), metrics.jsonl, eval.jsonl, rewards.jsonl, samples.jsonl, curves.png")
     run.leave(with_groups=isinstance(engine, HFRollout))  # vLLM takes them down itself at exit, and wants to find them
 
 
 def log_step(metrics: dict[str, float], samples: list[Sample], bar: tqdm, run: Run) -> None:
-    """A line of metrics.jsonl, one a group of groups.jsonl, four samples, the trackers, the progress bar."""
+    """A line of metrics.jsonl, one a response of rewards.jsonl, four samples, the trackers, the progress bar."""
     run.accelerator.log({f"train/{k}": v for k, v in metrics.items() if k != "step"}, step=metrics["step"])
     if run.rank == 0:
         append_jsonl(Path(run.cfg.output_dir) / "metrics.jsonl", [metrics])
-        append_jsonl(Path(run.cfg.output_dir) / "groups.jsonl", [
-            {"step": metrics["step"], "group": number, "reward": [s.reward.score for s in group],
-             "correct": [s.reward.correct for s in group], "tokens": [len(s.response) for s in group]}
-            for number, group in ((k, [*g]) for k, g in groupby(samples, lambda s: s.group))])
+        append_jsonl(Path(run.cfg.output_dir) / "rewards.jsonl", [
+            {"step": metrics["step"], "group": s.group, "reward": s.reward.score, "correct": s.reward.correct,
+             "tokens": len(s.response), "logprob": mean(s.logprobs)} for s in samples])  # logprob: mean over its tokens
         append_jsonl(Path(run.cfg.output_dir) / "samples.jsonl", [
             {"step": metrics["step"], "prompt": s.prompt.text, "response": run.tokenizer.decode(s.response),
              "reward": s.reward.score, "why": s.reward.status, "ground_truth": s.prompt.ground_truth,

@@ -67,7 +67,7 @@ def lines_of(out: Path, name: str) -> list[dict]:
 
 def same_end(out: Path, whole: Path) -> None:
     """Identical metrics, samples, evaluations and checkpoint names, and the same bits in the final weights."""
-    for name in ("metrics.jsonl", "groups.jsonl", "samples.jsonl", "eval.jsonl"):
+    for name in ("metrics.jsonl", "rewards.jsonl", "samples.jsonl", "eval.jsonl"):
         assert lines_of(out, name) == lines_of(whole, name), name
     a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -240,7 +240,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
                 with torch.no_grad():
                     weight.copy_(kept)
                 if before:
-                    for file in ("metrics.jsonl", "groups.jsonl", "samples.jsonl", "eval.jsonl"):
+                    for file in ("metrics.jsonl", "rewards.jsonl", "samples.jsonl", "eval.jsonl"):
                         if [row["step"] for row in runs.read_jsonl(out / file)][:1] != [1]:
                             wrong.append(f"{what}, {count}: {file} lost its rows")
             except (SystemExit, Exception) as error:
@@ -449,7 +449,7 @@ def test_a_signal_ends_the_wait_for_rewards(data, whole):
     line = f"SIGTERM: stopped after step 1; the same command with --resume auto goes on from {out}/checkpoint-1"
     assert output.rstrip().endswith("\n" + line), output[-2000:]
     finish(flags_of(data, out), data / "log")
-    for name in ("metrics.jsonl", "groups.jsonl", "samples.jsonl", "eval.jsonl"):
+    for name in ("metrics.jsonl", "rewards.jsonl", "samples.jsonl", "eval.jsonl"):
         assert lines_of(out, name) == lines_of(whole, name), name
 
 
@@ -485,7 +485,7 @@ def test_a_signal_to_all_processes_of_a_run(data, whole, number):
     line = f"{number.name}: stopped after step {steps}; the same command goes on from {newest}"
     assert newest.name.split("-")[1] == str(steps) and output.count(line + "\n") == output.count("stopped after") == 1, output[-2000:]
     finish(flags_of(data, out), data / "log")
-    for name in ("metrics.jsonl", "groups.jsonl", "samples.jsonl", "eval.jsonl"):
+    for name in ("metrics.jsonl", "rewards.jsonl", "samples.jsonl", "eval.jsonl"):
         assert lines_of(out, name) == lines_of(whole, name), name
     a, b = (load_file(run / "final" / "model.safetensors") for run in (out, whole))
     assert all(torch.equal(a[name], b[name]) for name in a)

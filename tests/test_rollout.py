@@ -172,11 +172,12 @@ def test_whole_stage(tmp_path, model, problems, engine):
         assert m["rollout_logprob_diff"] < 1e-4 and m["updates"] == 2 and m["tokens"] <= 16 * 24
     evals = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
     assert [e["step"] for e in evals] == [0, 2, 3] and all(set(e) == {"step", "accuracy", "stderr", "n"} and e["n"] == 40 for e in evals)
-    groups = [json.loads(line) for line in (out / "groups.jsonl").read_text().splitlines()]
-    assert [g["step"] for g in groups] == [1] * 4 + [2] * 4 + [3] * 4
-    for m, four in zip(metrics, (groups[:4], groups[4:8], groups[8:])):
-        assert [m["accuracy"], m["reward_mean"]] == pytest.approx([np.mean([g[key] for g in four]) for key in ("correct", "reward")])
-        assert m["tokens"] == sum(sum(g["tokens"]) for g in four)
+    rows = [json.loads(line) for line in (out / "rewards.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["group"]) for r in rows] == [(step, group) for step in (1, 2, 3) for group in range(4) for _ in range(4)]
+    for m in metrics:
+        mine = {key: [r[key] for r in rows if r["step"] == m["step"]] for key in ("correct", "reward", "tokens", "logprob")}
+        assert [m["accuracy"], m["reward_mean"], m["tokens"]] == pytest.approx([np.mean(mine["correct"]), np.mean(mine["reward"]), sum(mine["tokens"])])
+        assert -np.average(mine["logprob"], weights=mine["tokens"]) == pytest.approx(m["entropy"], rel=0.2)  # its estimate from 384 tokens
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 12 and {"prompt", "response", "reward", "why"} <= set(samples[0])
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "config.yaml").exists()
