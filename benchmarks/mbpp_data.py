@@ -1,5 +1,5 @@
 """MBPP's tasks (Austin et al., arXiv 2108.07732) as rows for rl_gppo.py and eval.py, for "A model that writes programs"
-of docs/results.md.
+of docs/real_models.md.
 
     python benchmarks/mbpp_data.py google-research-datasets/mbpp runs    # the hub data set; or Google's mbpp.jsonl
 

@@ -1,4 +1,4 @@
-"""Splits SVAMP rows for the run "A real model on two cores" of docs/results.md.
+"""Splits SVAMP rows for the run "Word problems" of docs/real_models.md.
 
     python benchmarks/svamp_data.py ChilleD/SVAMP runs     # the hub data set; or a JSONL file of RL rows
 
