@@ -251,7 +251,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     rl_gppo.start(cfg)
     ranks.save_checkpoint(out / "checkpoint-1", {"step": 1, "cursor": 4, "best": None}, run)
-    for name in ("metrics", "samples", "eval"):
+    for name in ("metrics", "rewards", "samples", "eval"):
         runs.append_jsonl(out / f"{name}.jsonl", [{"step": 1}, {"step": 2}])
     shutil.copytree(out, spare)
     each("second start", lambda: rl_gppo.start(cfg), spare, {"checkpoint-1": first})
