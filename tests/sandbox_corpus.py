@@ -185,8 +185,10 @@ won += [a for a in sys.orig_argv if "{SECRET[:11]}" in a]"""), "ok", HELD),
 for path in ("/proc", "/proc/self", "/proc/1", "/sys", "/proc/self/fd", "/sys/kernel", "/dev/mem", "/dev/kmsg", "/dev/pts", "/dev/tty"):
     attack(os.listdir, path, what=path); attack(os.open, path, os.O_RDONLY, what=path)"""), "ok", HELD),
     Case("leave a file", "open('/box/tmp/left', 'w').write('x')\nopen('/tmp/left', 'w').write('x')\nprint(1)", "ok", "1\n"),
-    Case("other sandboxes' files", held("won += [os.path.join(p, f) for root in ('/box', '/tmp', '/dev/shm') for p, _, fs in os.walk(root) for f in fs]"),
-         "ok", HELD),
+    Case("other sandboxes' files", held("""
+own = tuple(os.path.realpath(p) + "/" for p in (sys.prefix, sys.base_prefix))  # in /tmp, where Python itself lies there
+won += [os.path.join(p, f) for root in ('/box', '/tmp', '/dev/shm') for p, _, fs in os.walk(root) for f in fs
+        if not os.path.join(os.path.realpath(p), f).startswith(own)]"""), "ok", HELD),
     Case("write elsewhere", held("""
 for folder in ("/", "/etc", "/usr", "/usr/lib", "/root", "/home", "/dev", "/var/tmp", "/work", os.path.dirname(os.__file__), *sys.path[1:]):
     attack(lambda: open(os.path.join(folder, "pwned"), "w"), what=folder); attack(lambda: (os.mkdir(os.path.join(folder, "pwned")), 1)[1], what=folder)
