@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from layout import cache_of
+from layout import APART, can_share
 from runs import die, one_line
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
@@ -174,13 +174,14 @@ class Policy(nn.Module):
         super().__init__()
         self.lm = lm
         self._no_split_modules = lm._no_split_modules  # Accelerate's FSDP2 wraps these layers
+        if lm.config._attn_implementation == "sdpa" and can_share(lm):
+            lm.set_attn_implementation("apart")  # layout.py's
 
     def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
         """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
         the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (layout.py)."""
-        cache, rows = cache_of(batch, self.lm), {"input_ids", "position_ids", "attention_mask"} & batch.keys()
-        states = self.lm.base_model(**{key: batch[key] for key in rows}, past_key_values=cache,
-                                    use_cache=cache is not None).last_hidden_state
+        rows = {"input_ids", "position_ids", "attention_mask", *APART} & batch.keys()
+        states = self.lm.base_model(**{key: batch[key] for key in rows}, use_cache=False).last_hidden_state
         hidden = states.flatten(0, 1)[batch["index"]]  # (N, D)
         weight = self.lm.get_output_embeddings().weight
         return HeadLogprobs.apply(hidden, weight, batch["targets"], temperature, chunk, entropy)

@@ -57,7 +57,7 @@ from transformers import DynamicCache
 
 import rewards
 import toy
-from layout import distinct, lay_out, shared_prefix, worth_sharing
+from layout import distinct, lay_apart, lay_out, worth_sharing
 from lora import base_alone, plain_weights
 from policy import Policy, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
@@ -605,12 +605,11 @@ def collate(samples: list[Sample], packed: bool, device, pad_id: int, shared: bo
     samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, wrong)]
     before = [len(s.prompt.ids) - 1 if shared else 0 for s in samples]  # tokens that are not in the row
     rows = [torch.tensor((s.prompt.ids + s.response)[k:-1]) for s, k in zip(samples, before)]
-    input_ids, position_ids, starts = lay_out(rows, packed, pad_id)
+    laid, starts = lay_apart([s.prompt.ids[:-1] for s in samples], rows) if shared else lay_out(rows, packed, pad_id)
     lengths = torch.tensor([len(s.response) for s in samples])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, T), from lengths and never from token ids
     rollout_logprobs = torch.tensor([lp for s in samples for lp in s.logprobs], dtype=torch.float32)
-    batch = {
-        "input_ids": input_ids, "position_ids": position_ids,
+    batch = laid | {
         "index": torch.cat([torch.arange(len(s.response)) + int(at) + len(s.prompt.ids) - 1 - k  # what predicts each
                             for s, at, k in zip(samples, starts, before)]),
         "targets": torch.cat([torch.tensor(s.response) for s in samples]),
@@ -621,8 +620,6 @@ def collate(samples: list[Sample], packed: bool, device, pad_id: int, shared: bo
         "rollout_logprobs": torch.zeros(mask.shape).masked_scatter(mask, rollout_logprobs),
         "lengths": lengths, "groups": torch.tensor([s.group for s in samples]),
     }
-    if shared:
-        batch |= shared_prefix([s.prompt.ids[:-1] for s in samples], input_ids, position_ids, pad_id)
     return {key: value.to(device) for key, value in batch.items()}
 
 
@@ -690,7 +687,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     for part in split_minibatches(samples, cfg, step):
         lengths = [len(s.prompt.ids) + len(s.response) for s in part]
         micros = plan_microbatches(lengths, run.world, budget, packed)[run.rank]
-        batches = [collate(rows, packed, accelerator.device, run.pad_id, worth_sharing(rows, run.bare.lm, cfg))
+        batches = [collate(rows, packed, accelerator.device, run.pad_id, worth_sharing(rows, run.bare.lm))
                    for rows in ([part[i] for i in micro] for micro in micros)]
         tokens, right = sum(len(s.response) for s in part), [s for s in part if s.reward.correct]
         counts = {"token": tokens, "sequence": len(part), "constant": len(part) * cfg.max_response_tokens}

@@ -273,10 +273,9 @@ def collate(examples: list[Example], packed: bool, device, pad_id: int) -> dict[
     real = float(bool(examples))
     examples = examples or [Example(np.array([pad_id, pad_id]), np.array([False, True]))]
     rows = [torch.from_numpy(e.ids.astype(np.int64)) for e in examples]
-    input_ids, position_ids, starts = lay_out(rows, packed, pad_id)
+    laid, starts = lay_out(rows, packed, pad_id)
     learnt = [torch.from_numpy(np.flatnonzero(e.target)) for e in examples]  # never 0: a first token has no predecessor
-    batch = {"input_ids": input_ids, "position_ids": position_ids,
-             "index": torch.cat([at + int(start) - 1 for at, start in zip(learnt, starts)]),
+    batch = laid | {"index": torch.cat([at + int(start) - 1 for at, start in zip(learnt, starts)]),
              "targets": torch.cat([row[at] for row, at in zip(rows, learnt)]), "loss_mask": torch.tensor(real)}
     return {key: value.to(device) for key, value in batch.items()}
 

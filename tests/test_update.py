@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
@@ -18,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import plan
 import rl_gppo
 from policy import HeadLogprobs, Policy, plan_microbatches
-from layout import distinct, worth_sharing
+from layout import FAMILIES, distinct, products, worth_sharing
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
 from ranks import Run
@@ -94,7 +95,7 @@ def test_policy_logprobs_are_the_models(tied, layout):
     cfg, model, samples = Config(temperature=0.7), tiny_model(tied), make_samples()
     samples[4].prompt.ids[:] = samples[4].prompt.ids[:1]  # a prompt of one token leaves nothing to share
     batch = collate(samples, layout == "packed", "cpu", 0, layout == "shared")
-    assert ("prefix_ids" in batch) == (layout == "shared") and len(batch.get("prefix_ids", [0] * 5)) == 5
+    assert ("prefix" in batch) == (layout == "shared") and len(batch.get("prefix", [0] * 5)) == 5
     logprobs, entropy = logprobs_of(model, batch, cfg, True)
     for row, sample in enumerate(samples):
         ids, n = torch.tensor([sample.prompt.ids + sample.response]), len(sample.response)
@@ -116,18 +117,60 @@ def test_a_shared_prompt_has_the_gradient_of_all_its_copies():
         assert (one - each).norm() <= 1e-6 * each.norm()  # (the head is in fp32)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_families_that_share_prompts(family, recompute):
+    """Gradients of padded rows, each through transformers' own mask, in float64 (torch's grouped products know fp32), also where layers
+    are recomputed in backward."""
+    samples, grads = make_samples(), []
+    for shared in (False, True):
+        torch.manual_seed(0)
+        config = transformers.CONFIG_MAPPING[family](
+            vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=8, sliding_window=None, pad_token_id=0, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config).to(torch.float32 if "moe" in family else torch.float64).train()
+        if recompute and shared:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        policy = Policy(model)
+        assert model.config._attn_implementation == "apart"
+        if not shared:
+            model.set_attn_implementation("sdpa")
+        batch = collate(samples, False, "cpu", 0, shared)
+        token_logprobs(batch, SimpleNamespace(policy=policy, cfg=Config()), False)[0].sum().backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+    for one, each in zip(*grads, strict=True):
+        assert (one - each).norm() <= 1e-5 * each.norm()  # (the head is in fp32)
+
+
+@pytest.mark.parametrize(("length", "context", "masked"), [(1, 40, True), (1, 1, False), (30, 30, False), (30, 42, True)])
+def test_products_are_attention(length, context, masked):
+    """Values and gradients against torch's kernel in float64, with two heads to a key."""
+    torch.manual_seed(0)
+    sizes = [(3, 4, length, 8), (3, 2, context, 8), (3, 2, context, 8)]
+    inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    mask, weight = torch.rand(3, 1, length, context) < 0.6, torch.randn(3, length, 4, 8, dtype=torch.float64)
+    mask[..., 0] = True  # (what sees nothing at all is tried by the hf rollout of prompts of unequal length)
+    options = dict(attn_mask=mask) if masked else dict(is_causal=length > 1)
+    exact = torch.nn.functional.scaled_dot_product_attention(*inputs, **options, scale=0.3, enable_gqa=True).transpose(1, 2)
+    ours = products(*inputs, mask if masked else None, 0.3)
+    torch.testing.assert_close(ours, exact)
+    for one, other in zip(torch.autograd.grad((ours * weight).sum(), inputs), torch.autograd.grad((exact * weight).sum(), inputs)):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_prompt_is_shared_where_that_saves_an_eighth():
-    """4 responses of 14 tokens: a prompt of 2 saves 6 of 64 tokens, one of 4 12 of 72. Not where layers are recomputed without a cache,
-    where the engine's kernel packs, or where a layer remembers otherwise."""
+    """4 responses of 14 tokens: a prompt of 3 saves 6 of 68 tokens, one of 4 9 of 72 (its last token is in each row). Not with another
+    attention than sdpa, windows, or a family of which nothing is known."""
     group = lambda n: [Sample(Prompt([5] * n, "", "", ""), 0, [7] * 14, [0.0] * 14, False) for _ in range(4)]
-    lm, cfg = tiny_model(), Config()
-    assert worth_sharing(group(4), lm, cfg) and not worth_sharing(group(2), lm, cfg)
-    assert not worth_sharing(group(4), lm, Config(gradient_checkpointing=True))
-    assert not worth_sharing(group(4), lm, Config(attention="flex_attention"))
-    lm.config.layer_types = ["full_attention", "sliding_attention"]
-    assert not worth_sharing(group(4), lm, cfg)
-    lm.config.layer_types, lm.config.sliding_window = None, 8  # so Mistral says it
-    assert not worth_sharing(group(4), lm, cfg)
+    lm = Policy(tiny_model()).lm
+    assert worth_sharing(group(4), lm) and not worth_sharing(group(3), lm)
+    assert not worth_sharing([], lm) and not worth_sharing(group(1) * 9, lm)  # a rank's empty micro-batch; nothing but last tokens
+    for change in (dict(_attn_implementation="eager"), dict(layer_types=["full_attention", "sliding_attention"]),
+                   dict(layer_types=None, sliding_window=8), dict(model_type="stablelm")):  # Mistral's window; hands nothing on
+        other = tiny_model()
+        for key, value in change.items():
+            setattr(other.config, key, value)
+        assert not worth_sharing(group(4), Policy(other).lm)
 
 
 def test_distinct_rows():
