@@ -326,7 +326,9 @@ def make_temporary() -> str:
             os.symlink(f"/.tmp/{name}", f"/box/.tmp/{name}")
             continue
         os.mkdir(f"/box/.tmp/{name}")
-        call("mount", f"/.tmp/{name}".encode(), f"/box/.tmp/{name}".encode(), None, MS_BIND | MS_REC, None)
+        path = f"/box/.tmp/{name}".encode()
+        call("mount", f"/.tmp/{name}".encode(), path, None, MS_BIND | MS_REC, None)  # of a root not yet read-only
+        call("syscall", MOUNT_SETATTR, -100, path, 0x8000, struct.pack("QQQQ", 1, 0, 0, 0), 32)
     return "/box/.tmp"
 
 

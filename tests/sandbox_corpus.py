@@ -171,7 +171,8 @@ import pwd; attack(lambda: pwd.getpwall(), what="getpwall")"""), "ok", HELD),
     Case("home folders", held("""
 for folder in ("/root", "/home", "/mnt", "/srv", "/opt", "/var", "/run"):
     for path, folders, files in os.walk(folder):
-        if not path.startswith((sys.prefix, sys.base_prefix)): won.extend(files)
+        if path in (sys.prefix, sys.base_prefix): folders.clear()
+        else: won.extend(files)
 attack(lambda: open("SECRET_FILE").read(), what="secret file")"""), "ok", HELD),
     Case("environment", held(f"""
 for key, value in os.environ.items(): won.append((key, value))
@@ -186,9 +187,11 @@ for path in ("/proc", "/proc/self", "/proc/1", "/sys", "/proc/self/fd", "/sys/ke
     attack(os.listdir, path, what=path); attack(os.open, path, os.O_RDONLY, what=path)"""), "ok", HELD),
     Case("leave a file", "open('/box/tmp/left', 'w').write('x')\nopen('/tmp/left', 'w').write('x')\nprint(1)", "ok", "1\n"),
     Case("other sandboxes' files", held("""
-own = tuple(os.path.realpath(p) + "/" for p in (sys.prefix, sys.base_prefix))  # in /tmp, where Python itself lies there
-won += [os.path.join(p, f) for root in ('/box', '/tmp', '/dev/shm') for p, _, fs in os.walk(root) for f in fs
-        if not os.path.join(os.path.realpath(p), f).startswith(own)]"""), "ok", HELD),
+own = [os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)]  # in /tmp, where Python itself lies there
+for root in ("/box", "/tmp", "/dev/shm"):
+    for path, folders, files in os.walk(root):
+        if os.path.realpath(path) in own: folders.clear()
+        else: won += [os.path.join(path, f) for f in files]"""), "ok", HELD),
     Case("write elsewhere", held("""
 for folder in ("/", "/etc", "/usr", "/usr/lib", "/root", "/home", "/dev", "/var/tmp", "/work", os.path.dirname(os.__file__), *sys.path[1:]):
     attack(lambda: open(os.path.join(folder, "pwned"), "w"), what=folder); attack(lambda: (os.mkdir(os.path.join(folder, "pwned")), 1)[1], what=folder)
