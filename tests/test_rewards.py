@@ -387,7 +387,7 @@ def test_idle_workers_killed():
 def test_workers_killed_at_work():
     """Whoever kills workers at any moment, between two jobs too: every job is answered, few of them with an error."""
     with RewardPool(2, timeout_s=10) as pool:
-        pool.patience_s = 20  # a worker killed while it holds pebble's lock blocks all so long
+        pool.patience_s = 8  # a worker killed while it holds pebble's lock blocks all so long
         waiting = [pool.submit(item(f"\\boxed{{\\frac{{{k}}}{{{3 * k}}}}}", "1/3")) for k in range(1, 301)]
         waiting[100].result()
         for child in multiprocessing.active_children():
