@@ -175,7 +175,7 @@ class Policy(nn.Module):
         self.lm = lm
         self._no_split_modules = lm._no_split_modules  # Accelerate's FSDP2 wraps these layers
         if lm.config._attn_implementation == "sdpa" and can_share(lm):
-            lm.set_attn_implementation("apart")  # layout.py's
+            lm.set_attn_implementation("apart")  # sdpa, but for batches whose prompts lie apart and short rows on a CPU
 
     def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
         """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
