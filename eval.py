@@ -347,24 +347,18 @@ def check_lengths(problems: list[Problem], model: Model, cfg: Config) -> None:
               "their responses end there", file=sys.stderr)
 
 
-def pick_dtype(cfg: Config) -> str:
-    import torch
-
-    return cfg.dtype if cfg.dtype != "auto" else "bfloat16" if torch.cuda.is_available() else "float32"
-
-
 class HFEngine:
     """transformers' generate: batches in a fixed order, each row sampled by its own numbers."""
 
     def __init__(self, model: Model, max_len: int, cfg: Config):
         import torch
 
-        from policy import load_model
+        from policy import load_model, pick_dtype
 
         self.device, self.model, self.cfg = "cuda" if torch.cuda.is_available() else "cpu", model, cfg
         for key, value in model.override.items():
             setattr(model.config, key, value)
-        self.lm = load_model(model.path, pick_dtype(cfg), config=model.config).to(self.device).eval()
+        self.lm = load_model(model.path, pick_dtype(cfg.dtype), config=model.config).to(self.device).eval()
 
     def rope(self) -> tuple[str, float, float]:
         rotary = next(m for m in self.lm.modules() if hasattr(m, "inv_freq"))
@@ -408,12 +402,13 @@ class VLLMEngine:
     def __init__(self, model: Model, max_len: int, cfg: Config):
         import torch
 
+        from policy import pick_dtype
         from sampling import vllm_options
 
         device = vllm_options(torch.cuda.is_available(), max_len) or dict(gpu_memory_utilization=cfg.gpu_memory)
         from vllm import LLM
 
-        self.llm = LLM(model=model.path, dtype=pick_dtype(cfg), seed=cfg.seed, max_model_len=max_len,
+        self.llm = LLM(model=model.path, dtype=pick_dtype(cfg.dtype), seed=cfg.seed, max_model_len=max_len,
                        tensor_parallel_size=cfg.tensor_parallel, hf_overrides=model.override, disable_log_stats=True,
                        **device)
         self.model, self.cfg = model, cfg

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from layout import APART, can_share
-from runs import die, one_line
+from runs import die, one_line, rank
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each retry; our line tells the end of it
@@ -40,6 +41,21 @@ def load_model(path: str, dtype=torch.float32, **options) -> nn.Module:
     if missing := sorted(info["missing_keys"]):
         die(f"model: {path}: its weights lack {len(missing)} tensors (first: {missing[0]})")
     return lm
+
+
+def warn_of_emulated_bf16(mend: str) -> None:
+    """One line for who computes in bf16 on an x86 CPU that cannot: it is emulated there, far slower than fp32."""
+    can = torch.cpu.get_capabilities()
+    if can.get("architecture") == "x86_64" and not (can.get("avx512_bf16") or can.get("amx_bf16")):
+        print("this CPU has no bf16 arithmetic (avx512_bf16, amx_bf16) and emulates it, far slower than fp32; "
+              f"{mend}", file=sys.stderr)
+
+
+def pick_dtype(dtype: str) -> str:
+    """The type that an engine computes in; auto: bfloat16 on a GPU, float32 on a CPU."""
+    if dtype == "bfloat16" and not torch.cuda.is_available() and rank() == 0:
+        warn_of_emulated_bf16("give --dtype float32")
+    return dtype if dtype != "auto" else "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def check_weights(path: str) -> None:

@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from lora import adapted, add_adapters, plain_weights, save_adapter
-from policy import Policy, end_of_turn
+from policy import Policy, end_of_turn, warn_of_emulated_bf16
 from runs import Stop, check_room, checkpoints, cores_per_rank, die, one_line, rank_lost, signals
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a checkpoint of one process is meant
@@ -51,6 +51,8 @@ def make_accelerator(cfg):
         exact_sums = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
         accelerator.state.fsdp_plugin.mixed_precision_policy = exact_sums
     if accelerator.device.type == "cpu":
+        if accelerator.mixed_precision == "bf16" and accelerator.is_main_process:
+            warn_of_emulated_bf16("leave --mixed_precision bf16 out")
         if "ACCELERATE_MIXED_PRECISION" in os.environ:
             torch.set_num_threads(cores_per_rank())  # its launcher leaves one thread
         if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc: what is freed stays mapped below 32 MB a

@@ -70,8 +70,8 @@ def read_source(source: str, knob: str, split: str = "train") -> Iterator[tuple[
         else:
             import datasets  # only here: its import takes a second
 
-            name, subset, chosen = (source + "::").split(":")[:3]
-            rows = datasets.load_dataset(name, subset or None, split=chosen or split)
+            name, subset, chosen = (source + "::").split(":", 2)  # a split may hold colons: train[:128]
+            rows = datasets.load_dataset(name, subset or None, split=chosen.rstrip(":") or split)
             yield from ((f"{source}:{number}", row) for number, row in enumerate(rows, 1))
     except (GeneratorExit, SystemExit):
         raise

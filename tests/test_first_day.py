@@ -105,6 +105,18 @@ def samples_of(run: ranks.Run, n: int = 16) -> list[Sample]:
     return [made[i] for i in range(n)]
 
 
+@pytest.mark.parametrize("capabilities, told", [
+    ({"architecture": "x86_64", "avx2": True}, True), ({"architecture": "x86_64", "avx512_bf16": True}, False),
+    ({"architecture": "x86_64", "amx_bf16": True}, False), ({"architecture": "aarch64"}, False)])
+def test_bf16_on_a_cpu_that_emulates_it_is_told(capsys, monkeypatch, capabilities, told):
+    """A run in bf16 on such a CPU was several times slower than in fp32, and nothing said so."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert policy.pick_dtype("bfloat16") == "bfloat16"
+    assert ("this CPU has no bf16" in (said := capsys.readouterr().err)) == told and said.count("--dtype float32") == told
+    assert policy.pick_dtype("auto") == policy.pick_dtype("float32") == "float32" and not capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_hf_engine_is_the_policy_in_bf16_too(model, monkeypatch):
     """Generation in the trainer's precision, logits in fp32: what differs is the rounding of other shapes. Generation in

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 
 import forked
 import ranks
+import rows
 import runs
 import sft
 import toy
@@ -607,6 +608,23 @@ def test_output_folder_of_another_run(capsys, tmp_path, model, whole):
     (tmp_path / "file").write_text("")
     assert "output_dir" in message_of(capsys, "--model", model, "--output_dir", tmp_path / "file")
     assert "no checkpoint of this trainer" in message_of(capsys, *flags, "--resume", tmp_path)
+
+
+def test_a_hub_name_may_carry_a_slice_of_a_split(tmp_path, monkeypatch):
+    """`NAME:SUBSET:SPLIT[:128]`, as datasets writes it (docs: "Slice splits"), here cut by datasets itself."""
+    import datasets
+
+    write(tmp_path / "rows.jsonl", [{"question": f"{i}", "answer": "#### 1"} for i in range(9)])
+    load, asked = datasets.load_dataset, []
+
+    def hub(name, subset, split):
+        asked.append((name, subset, split))
+        return load("json", data_files={"train": str(tmp_path / "rows.jsonl")}, split=split, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    numbers = lambda spec: [int(row["question"]) for _, row in rows.read_rows(spec, "train_file")]
+    assert numbers("openai/gsm8k:main:train[:4],openai/gsm8k:main:train[7:],openai/gsm8k") == [0, 1, 2, 3, 7, 8, *range(9)]
+    assert asked == [("openai/gsm8k", "main", "train[:4]"), ("openai/gsm8k", "main", "train[7:]"), ("openai/gsm8k", None, "train")]
 
 
 def test_long_examples_are_left_out_and_counted_and_parquet_is_read(capsys, tmp_path, model, tokenizer):
