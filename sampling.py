@@ -1,5 +1,6 @@
 """How tokens are drawn: the sampler of the hf engines, and what both stages tell vLLM before they make an engine."""
 
+import contextlib
 import functools
 import os
 
@@ -67,13 +68,14 @@ def vllm_options(gpu: bool, length: int) -> dict:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if gpu:
         return {}
-    from vllm.v1.sample.ops import topk_topp_sampler as ops
+    with contextlib.suppress(ImportError, AttributeError):  # another version may have it elsewhere, and sorts
+        from vllm.v1.sample.ops import topk_topp_sampler as ops
 
-    # without top_k it would sort the vocabulary for top_p at every token: six tenths of a 0.5B model's time
-    sort = ops.apply_top_k_top_p_pytorch
-    if not hasattr(sort, "__wrapped__"):
-        ops.apply_top_k_top_p_pytorch = functools.wraps(sort)(lambda logits, k, p, **options: (
-            nucleus(logits.log_softmax(-1), p[:, None]) if k is None and p is not None else
-            sort(logits, k, p, **options)))
+        # without top_k it would sort the vocabulary for top_p at every token: six tenths of a 0.5B model's time
+        sort = ops.apply_top_k_top_p_pytorch
+        if not hasattr(sort, "__wrapped__"):
+            ops.apply_top_k_top_p_pytorch = functools.wraps(sort)(lambda logits, k, p, **options: (
+                nucleus(logits.log_softmax(-1), p[:, None]) if k is None and p is not None else
+                sort(logits, k, p, **options)))
     # a prompt cut over two steps makes vLLM turn back its sample's generator, which torch cannot do on a CPU
     return dict(enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(8192, length))

@@ -4,6 +4,8 @@ import inspect
 import json
 import math
 import random
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,14 @@ def test_nucleus_is_vllms(spread):
         expected = sort(logits.clone(), k, top_p).log_softmax(-1)
         assert 0 < expected.isinf().sum() < expected.numel()
         torch.testing.assert_close(ours(logits.clone(), k, top_p).log_softmax(-1), expected)
+
+
+def test_a_vllm_without_that_function_keeps_its_own(monkeypatch):
+    """It is private, and eval.py ended in a traceback where another version of vLLM had moved it."""
+    monkeypatch.setitem(sys.modules, "vllm.v1.sample.ops", types.SimpleNamespace(topk_topp_sampler=types.SimpleNamespace()))
+    assert vllm_options(gpu=False, length=9)["enforce_eager"]
+    monkeypatch.setitem(sys.modules, "vllm.v1.sample.ops", None)  # an ImportError
+    assert vllm_options(gpu=False, length=9)["enforce_eager"]
 
 
 @pytest.fixture(scope="module")
