@@ -1,4 +1,4 @@
-"""What two models answered to the same problems, one after the other, as Markdown; for programs, as they were judged.
+"""What two models answered to the same problems, one after the other, as Markdown, and how it was judged.
 
     python benchmarks/sample_pairs.py runs/eval/before runs/eval/after runs/mbpp_test.jsonl --n 10 > samples.md
 
@@ -9,6 +9,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from rows import prompt_of  # noqa: E402
 
 
 def lines(path: str) -> list[dict]:
@@ -22,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", help="output folder of eval.py")
     parser.add_argument("after", help="another, on the same data")
-    parser.add_argument("data", help="the JSONL file of RL rows that both measured, named by their line numbers")
+    parser.add_argument("data", help="the JSONL file that both measured, its rows named by their numbers")
     parser.add_argument("--n", type=int, default=10)
     args = parser.parse_args()
     problems = lines(args.data)
@@ -30,7 +33,7 @@ def main() -> None:
              for name, folder in (("Before", args.before), ("After", args.after))}
     n = min(args.n, len(problems))
     for at in (round(k * (len(problems) - 1) / max(1, n - 1)) for k in range(n)):
-        question = problems[at]["prompt"][-1]["content"].replace("\n", "\n> ")
+        question = prompt_of(problems[at])[-1]["content"].replace("\n", "\n> ")
         print(f"## Problem {at}\n\n> {question}\n")
         for name, rows in sides.items():
             if (row := rows.get(str(at))) is None:

@@ -98,7 +98,8 @@ def test_runs_side_by_side_tells_what_is_missing(two_runs, tmp_path):
 
 
 def test_samples_side_by_side(tmp_path):
-    data = write(tmp_path / "data.jsonl", [{"prompt": [{"role": "user", "content": f"question {i}"}]} for i in range(7)])
+    data = write(tmp_path / "data.jsonl", [{"question": f"question {i}", "answer": "#### 1"} if i % 2 else
+                                          {"prompt": [{"role": "user", "content": f"question {i}"}]} for i in range(7)])
     for name in ("before", "after"):
         write(tmp_path / name / "generations.jsonl", [dict(id=str(i), sample=k, status="wrong", tokens=3, response=f"{name} {i} {k}") for k in (1, 0) for i in range(7)])
     done = script("sample_pairs.py", tmp_path / "before", tmp_path / "after", data, "--n", 3)
