@@ -84,6 +84,9 @@ def as_box(text: str) -> str:
 
 
 def check_math(ground_truth: Any) -> None:
+    text = json.dumps(ground_truth) if isinstance(ground_truth, dict) else str(ground_truth)
+    if re.match(r'\s*\{.*?"(inputs|functional|pytest)"\s*:', text, re.DOTALL):
+        raise ValueError(f"ground truth {text[:60]!r} holds tests of a program; give its data_source, e.g. coder1")
     answer = isinstance(ground_truth, str | int | float) and not isinstance(ground_truth, bool)
     if not answer or not str(ground_truth).strip():
         raise ValueError(f"ground truth {str(ground_truth)[:60]!r} is no answer; expected a text such as '42' or 'x^2'")

@@ -1,6 +1,6 @@
 """Memory and FLOPs of an RL run before it is paid for, from the shapes in the model's config; no weights are loaded.
 
-    python plan.py --config recipes/klear_math_8b.yaml --gpus 8    # or --gpus 1 --lora_rank 64
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 8 --model Qwen/Qwen3-8B    # or --gpus 1 --lora_rank 64
 """
 
 import sys

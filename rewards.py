@@ -8,7 +8,7 @@
 |---|---|---|---|
 | `math_longcot_math_verify`, `toy:math` | asked for | an answer: "42", "x^2" | the last `\\boxed{}` |
 | `math_verify`, `math_dapo_math_verify` | no: ordinary instruct models | the same | the same |
-| `coder1_longcot`, `toy:code` | asked for | tests, see `tests_of` | the last Python block |
+| `coder1_longcot`, `toy:code` | asked for | tests, see `tests_of` | the last Python block (with what they call) |
 | `coder1` | no: ordinary instruct models | the same | the same |
 | `livecodebench` | no | the same: all tests, its comparison, 6 s a test | the last block |
 Another name that holds one of these is judged by the longest such, with a warning.

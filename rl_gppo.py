@@ -5,7 +5,7 @@
     accelerate launch rl_gppo.py --config recipes/toy_code.yaml    # the same with programs run in the sandbox
     accelerate launch rl_gppo.py --config recipes/grpo.yaml        # a baseline as published; dapo, dr_grpo, gspo...
     accelerate launch --config_file recipes/fsdp2_8gpu.yaml rl_gppo.py --config recipes/klear_math_8b.yaml
-    python plan.py --config recipes/klear_math_8b.yaml --gpus 8    # memory and FLOPs of that run; loads no weights
+    python plan.py --config recipes/klear_math_8b.yaml --gpus 8 --model Qwen/Qwen3-8B    # memory and FLOPs of that run
 
 What GPPO changes. With the importance ratio r = π(y_t)/π_old(y_t) and the advantage A, clipped PPO gives no gradient to
 a token with r > 1+εh, A > 0 or with r < 1-εl, A < 0. GPPO keeps it, and bounds it (Eq. 11, sg = stop-gradient):
@@ -77,7 +77,7 @@ class Config:
     eval_file: Names = "auto"  # held-out problems; auto = toy:* for toy:*, else eval_share of the rows; "" = none
     eval_share: Share = 0.0  # share of train_file held out for evaluation when eval_file is auto
     output_dir: str = "runs/toy_math"  # config.yaml, metrics.jsonl and so on, curves.png, checkpoints, final/
-    max_prompt_tokens: Amount = 0  # longer prompts are dropped while loading, and counted; 0 = the longest (toy: 64)
+    max_prompt_tokens: Amount = 0  # longer prompts are left out (at most a tenth of all); 0 = the longest (toy: 64)
     max_response_tokens: Amount = 0  # cut here, counts as truncated; 0 = what the context leaves, up to 4096 (toy: 64)
     data_source: str = ""  # names the verifier of rows that have no data_source, e.g. math_verify, coder1
     ask_think: bool = True  # false: rows whose data_source asks for think tags are judged by the answer alone
@@ -130,7 +130,7 @@ class Config:
     # rewards
     rewards: str = ""  # your own file of verifiers, imported here and by every worker; its VERIFIERS join
     reward_workers: Amount = 0  # processes per rank; 0 = cores / ranks on this machine
-    reward_timeout_s: Positive = 10.0  # per response; code: the sum over its tests is bounded by the sandbox
+    reward_timeout_s: Positive = 10.0  # of the math verifier, per response; programs have the limits of their tests
     no_think_end: float = -1.0  # score without </think> (released: -0.5)
     no_think_start: float = -1.0  # score without <think> (released: -2)
     code_reward: Literal["pass_rate", "signed_pass_rate", "all_or_nothing"] = "pass_rate"
@@ -146,7 +146,8 @@ class Config:
 
 
 MAY_CHANGE = {*"steps stop_without_signal eval_every save_every keep_checkpoints resume log_with output_dir "
-              "reward_workers reward_timeout_s rank_timeout_s rollout rollout_batch vllm_memory token_budget".split()}
+              "reward_workers reward_timeout_s rank_timeout_s rollout rollout_batch vllm_memory vllm_tensor_parallel "
+              "token_budget logit_chunk gradient_checkpointing".split()}
 MOST_USED = ("model train_file eval_file output_dir max_prompt_tokens max_response_tokens data_source rewards loss "
              "clip_low clip_high beta1 sft_coef prompts_per_step responses_per_prompt minibatch_prompts lr steps "
              "rollout gradient_checkpointing")
@@ -566,8 +567,8 @@ def overlong_penalty(sample: Sample, cfg: Config) -> float:
 
 def compute_advantages(samples: list[Sample], cfg: Config) -> tuple[list[Sample], dict]:
     """Sets the advantages (R - mean)/(std + 1e-6) of each group (Eq. 4), R the score with overlong_penalty, and drops
-    groups without spread in the score (§5.2.5). A response whose verifier failed takes no part, nor does a truncated
-    one with overlong_filter. Returns the samples to train on and what was counted."""
+    groups without spread in the score (§5.2.5). A response whose verifier failed takes no part; a truncated one
+    with overlong_filter counts in its group's mean, and is not trained on. Returns what is, and what was counted."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
         if sample.reward.status not in NO_REWARD:
@@ -745,7 +746,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
             "updates": updates, "updates_skipped": progress["skipped"]}
 
 
-METRICS = {  # every number of metrics.jsonl; means are over the step's updates or tokens
+METRICS = {  # metrics.jsonl; means are over the step's updates or tokens; a step that kept no group has no updates
     "step": "rollouts done, this one included",
     "reward_mean": "mean score over all responses whose verifier answered; NAME/SOURCE: those of a data_source alone",
     "accuracy": "share of them that is correct",
@@ -768,7 +769,7 @@ METRICS = {  # every number of metrics.jsonl; means are over the step's updates 
                             "grows, the engine does not run the trainer's weights (or tokens were carried over)",
     "grad_norm": "global gradient norm before clipping, mean over updates",
     "lr": "learning rate",
-    "updates": "optimizer updates of this step",
+    "updates": "mini-batches of this step, those of updates_skipped included",
     "updates_skipped": "updates left out because the gradient was not finite",
     "tokens": "response tokens of all groups",
     "carried_frac": "share of responses begun in an earlier step (rollout_extra)",

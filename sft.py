@@ -13,8 +13,8 @@ Rows: {"messages": [...]}, {"prompt", "response"}, or GSM8K's {"question", "answ
 think tags and whose last line "#### 42" becomes \\boxed{42} (`gsm8k_think: false` leaves it as it is). Which tokens are
 the assistant's: see `render`. Rows are tokenized once, by rank 0, into files that all ranks map into memory.
 
-Differs from the paper: it gives the batch in tokens only; here an update is `global_batch` examples. Examples longer
-than max_tokens or the model's context are left out and counted, not cut: a cut trace teaches a model not to end.
+The paper does not give the batch; here an update is `global_batch` examples. Examples longer than max_tokens or the
+model's context are left out and counted, not cut (a cut trace teaches a model not to end), up to a tenth of all.
 """
 
 import functools
@@ -84,8 +84,8 @@ class Config:
     seed: Amount = 0
 
 
-MAY_CHANGE = {"eval_every", "save_every", "keep_checkpoints", "rank_timeout_s", "resume", "log_with", "output_dir",
-              "token_budget"}  # when a run is resumed
+MAY_CHANGE = {*"eval_every save_every keep_checkpoints rank_timeout_s resume log_with output_dir token_budget "
+              "logit_chunk gradient_checkpointing".split()}  # when a run is resumed
 MOST_USED = ("model train_file eval_file output_dir max_tokens packing token_budget epochs global_batch lr min_lr "
              "gradient_checkpointing")
 PANELS = [("loss (nats a token)", {"loss": "training", "eval/loss": "evaluation"}), ("learning rate", {"lr": "lr"}),

@@ -392,11 +392,15 @@ def test_a_signal_at_any_moment_stops_at_once_and_costs_no_bit(data, whole):
 
 @pytest.mark.slow
 def test_an_unfinished_step_keeps_its_micro_batches(data, whole):
-    """Resumed with another token_budget: the old log-probabilities belong to the micro-batches of before."""
+    """Resumed with what a user changes who ran out of memory: the old log-probabilities belong to the micro-batches of before,
+    and recomputed layers give the same bits."""
     out = data / "another_budget"
     finish(flags_of(data, out), data / "log", signal_at, "update", 1, 3, signal.SIGTERM)
-    finish(flags_of(data, out, "--token_budget", 10**6, "--steps", 1), data / "log")
+    smaller = ["--token_budget", 10**6, "--gradient_checkpointing", "true"]
+    finish(flags_of(data, out, *smaller, "--steps", 1), data / "log")
     assert lines_of(out, "metrics.jsonl") == lines_of(whole, "metrics.jsonl")[:1]
+    finish(flags_of(data, out, *smaller, "--logit_chunk", 7, "--vllm_tensor_parallel", 1, "--steps", 2), data / "log")
+    assert len(lines_of(out, "metrics.jsonl")) == 2
 
 
 @pytest.mark.slow

@@ -146,8 +146,11 @@ def test_unknown_source_and_unusable_ground_truth(pool):
     for gold in ("", " \n", None, [], {"a": 1}, True):
         with pytest.raises(ValueError, match="is no answer; expected"):
             check("math_verify", gold)
-    for gold in ("5", 5, 0.5, "\\frac12"):
+    for gold in ("5", 5, 0.5, "\\frac12", '{1, 2}', '{"a": 1}'):
         check("math_verify", gold)
+    for gold in ({"inputs": ["1"], "outputs": ["2"]}, '{"timeout": 3, "functional": "assert f()"}', ' {"pytest": ""}'):
+        with pytest.raises(ValueError, match="tests of a program; give its data_source"):  # was judged as math, and wrong
+            check("math_verify", gold)
     assert score("math_verify", "\\boxed{5}", 5).correct and score("math_verify", "\\boxed{1/2}", 0.5).correct
 
 
