@@ -14,12 +14,14 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
+import eval as ev
 import forked
 import policy
 import ranks
 import rl_gppo
 import rows
 import runs
+import sft
 import toy
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample
@@ -178,15 +180,19 @@ def test_losses_take_any_mask_and_the_batch_they_ask_for(model):
     assert torch.isfinite(loss) and {"lengths", "groups", "rollout_logprobs", "old_logprobs"} <= set(seen)
 
 
-@pytest.mark.parametrize("name", ["rl_gppo", "sft", "eval"])
-def test_one_reader_for_all_stages(tmp_path, name):
-    """A byte order mark, blank lines, CRLF, U+2028 and U+0085 inside a text: valid JSONL. The stages share the reader."""
-    text = "a\u2028b\u0085c"
-    lines = [json.dumps({"prompt": text, "answer": "1"}, ensure_ascii=False), "", json.dumps({"prompt": "x", "answer": "2"}), " "]
-    (tmp_path / "rows.jsonl").write_bytes(codecs.BOM_UTF8 + "\r\n".join(lines).encode())
-    got = list(rows.read_rows(str(tmp_path / "rows.jsonl"), "data"))
-    assert [(where.rsplit(":")[-1], row["prompt"]) for where, row in got] == [("1", text), ("3", "x")]
-    assert "from rows import" in (ROOT / f"{name}.py").read_text()
+def test_every_stage_reads_such_lines(tmp_path, model):
+    """A byte order mark, blank lines, CRLF, U+2028 and U+0085 inside a text: valid JSONL, in which each stage finds both prompts."""
+    text, path, tokenizer = "1\u20282\u00853", tmp_path / "rows.jsonl", policy.load_tokenizer(model)
+    lines = [json.dumps({"prompt": text, "answer": "1", "response": "5"}, ensure_ascii=False), "",
+             json.dumps({"prompt": "4", "answer": "2", "response": "5"}), " "]
+    path.write_bytes(codecs.BOM_UTF8 + "\r\n".join(lines).encode())
+    got = list(rows.read_rows(str(path), "data"))
+    assert [(where.rsplit(":")[-1], row["prompt"]) for where, row in got] == [("1", text), ("3", "4")]
+    asked = [rows.render([{"role": "user", "content": content}], tokenizer) for content in (text, "4")]
+    assert [p.text for p in rl_gppo.load_prompts(str(path), "train_file", tokenizer, Config(data_source="math_verify"))] == asked
+    assert [p.messages[0]["content"] for p in ev.load_benchmark(str(path), ev.Config())] == [text, "4"]
+    traces = sft.load_examples(str(path), "train_file", tokenizer, 99, sft.Config(output_dir=str(tmp_path / "out")))
+    assert [traces[k].ids[~traces[k].target].tolist() for k in range(2)] == [tokenizer(x, add_special_tokens=False)["input_ids"] for x in asked]
 
 
 @pytest.mark.parametrize("row, roles", [
@@ -209,7 +215,10 @@ def test_training_asks_as_evaluation_does(tmp_path, model):
     cfg = Config(system_prompt="Be brief.", prompt_suffix="Box it.", ask_think=False, data_source="math_verify")
     first, second = rl_gppo.load_prompts(str(tmp_path / "rows.jsonl"), "train_file", tokenizer, cfg)
     assert first.data_source == second.data_source == "math_verify" and second.ground_truth == "3"
-    assert first.text == rows.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1=\nBox it."}], tokenizer)
+    asked = ev.load_benchmark(str(tmp_path / "rows.jsonl"), knobs := ev.Config(system_prompt="Be brief.", prompt_suffix="Box it.", ask_think=False))
+    ev.render_all({"b": asked}, tokenizer, knobs)
+    assert [(p.text, p.ids, p.data_source) for p in asked] == [(p.text, p.ids, p.data_source) for p in (first, second)]
+    assert "Be brief." in first.text and "1+1=\nBox it." in first.text
 
 
 def test_accuracy_by_source():

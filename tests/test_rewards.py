@@ -1,5 +1,6 @@
 """The math verifier against labelled cases and against plain math_verify, the worker pool against hangs, crashes and kills."""
 
+import functools
 import json
 import logging
 import multiprocessing
@@ -89,7 +90,7 @@ def test_house_rules(pool):
 @pytest.mark.slow
 def test_plain_integers_as_math_verify():
     """The shortcut never disagrees with math_verify, and takes no text that only looks like an integer."""
-    rng, tried = random.Random(1), 0
+    rng, tried, theirs = random.Random(1), 0, functools.cache(plain)  # most pairs come again
     for text in ("007", "-0", "+5", "1,000", "5.", "１２", "1e3", "٣", "--5", "1 000", "9" * 19, "", "5\n6"):
         assert rewards.plain_verdict(text, text) is None and rewards.plain_verdict("5", text) is None
     for _ in range(4000):
@@ -98,7 +99,7 @@ def test_plain_integers_as_math_verify():
         verdict = rewards.plain_verdict(str(a), str(b))
         if verdict is not None:
             tried += 1
-            assert verdict == plain((str(a), f"\\boxed{{{b}}}")), (a, b)
+            assert verdict == theirs((str(a), f"\\boxed{{{b}}}")), (a, b)
     assert tried > 3000
 
 
@@ -653,15 +654,18 @@ def test_same_tests_for_the_group():
 
 def test_early_stop_only_where_it_cannot_matter(monkeypatch):
     seen = {}
-    def fake(code, tests, early_stop, timeout_s, **limits):
-        seen[early_stop] = timeout_s
+    def fake(code, tests, early_stop, **limits):
+        seen[early_stop] = limits
         return [sandbox.TestResult(True, "ok"), sandbox.TestResult(False, "sandbox_error")]
     monkeypatch.setattr(sandbox, "run_tests", fake)
     gold = json.dumps(DOUBLE | {"timeout": 3})
     for code_reward, stop, lowest in (("pass_rate", "", 0.0), ("signed_pass_rate", "", -1.0), ("all_or_nothing", "fail", -1.0)):
         seen.clear()
         assert score("coder1", block("1"), gold, code_reward=code_reward) == (lowest, False, "sandbox_error")
-        assert seen == {stop: 3.0}
+        assert seen == {stop: dict(timeout_s=3.0, memory_mb=1024, outer="", require="", compare="exact")}
+    seen.clear()
+    score("livecodebench", block("1"), gold, sandbox_outer="firejail", sandbox_require="full")  # its limits, not the row's
+    assert seen == {"": dict(timeout_s=6.0, memory_mb=4096, outer="firejail", require="full", compare="livecodebench")}
     with pytest.raises(ValueError, match="code_reward 'half'; expected pass_rate, "):
         score("coder1", block("1"), gold, code_reward="half")
 

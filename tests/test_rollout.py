@@ -202,6 +202,64 @@ def test_whole_stage(tmp_path, model, problems, engine):
     assert anew.returncode == 0 and (tmp_path / "run.old-1" / "checkpoint-3").exists() and not (out / "checkpoint-3").exists()
 
 
+def judged(prompts: list[Prompt], n: int, right) -> list[Sample]:
+    """n samples of each prompt; right(prompt, sample) says which are."""
+    return [Sample(p, g, [1], [0.0], False, Reward(1.0, True, "correct") if right(g, s) else Reward(-1.0, False, "wrong"))
+            for g, p in enumerate(prompts) for s in range(n)]
+
+
+def test_dynamic_sampling_draws_what_is_missing(monkeypatch):
+    """Four groups wanted: three keep, then none, then one. Each round draws new prompts, as many as are missing."""
+    asked = []
+
+    def collect(engine, prompts, n, key, temperature, top_p, pool, run):
+        asked.append((len(prompts), key[-1], temperature, top_p))
+        return judged(prompts, n, lambda group, sample: sample and group < (3, 0, 1)[key[-1]])
+
+    monkeypatch.setattr(rl_gppo, "collect", collect)
+    run = types.SimpleNamespace(cfg=Config(prompts_per_step=4, responses_per_prompt=2, dynamic_sampling=True, temperature=0.8), carried={}, reward_s=0.0)
+    prompts = [Prompt([1], str(i), "", "1") for i in range(50)]
+    samples, cursor = rl_gppo.rollout(None, prompts, 0, 1, None, run)
+    assert asked == [(4, 0, 0.8, 1.0), (1, 1, 0.8, 1.0), (1, 2, 0.8, 1.0)] and cursor == 6
+    assert len({s.group for s in samples}) == len({s.prompt.text for s in samples}) == 6
+    assert {s.prompt.text for s in samples} == {prompts[i].text for i in rl_gppo.next_rows(0, 6, 50, 0)}
+    run.cfg.dynamic_sampling = False
+    assert rl_gppo.rollout(None, prompts, 0, 1, None, run)[1] == 4
+
+
+def test_evaluation_is_over_problems(tmp_path, monkeypatch):
+    """Two responses each: means 1, 1/2 and 0; ± their standard deviation over the root of three."""
+    asked = []
+
+    def collect(engine, prompts, n, key, temperature, top_p, pool, run):
+        asked.append((n, key, temperature, top_p))
+        return judged(prompts, n, lambda group, sample: group + sample < 2)
+
+    monkeypatch.setattr(rl_gppo, "collect", collect)
+    cfg = Config(output_dir=str(tmp_path), eval_responses=2, eval_temperature=0.6, seed=5)
+    run, state = types.SimpleNamespace(cfg=cfg, rank=0, accelerator=types.SimpleNamespace(log=lambda *_, **__: None)), {"step": 7, "best": None}
+    rl_gppo.evaluate(None, [Prompt([1], str(i), "", "1") for i in range(3)], state, None, run)
+    assert asked == [(2, (5, "eval", 7), 0.6, 0.95)]
+    (row,) = runs.read_jsonl(tmp_path / "eval.jsonl")
+    assert row == {"step": 7, "accuracy": 0.5, "stderr": pytest.approx(0.5 / math.sqrt(3)), "n": 3} and state["best"] == row
+
+
+def test_knobs_of_the_rewards_reach_the_pool(monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def pool(*args, **knobs):
+        raise Seen(args, knobs)
+
+    cfg = Config(reward_workers=3, reward_timeout_s=7.0, code_reward="signed_pass_rate", no_think_end=-0.5, no_think_start=-2.0)
+    monkeypatch.setattr(rl_gppo, "start", lambda cfg: (types.SimpleNamespace(cfg=cfg, rank=0), None, [], [], {"step": 0}, None))
+    monkeypatch.setattr(rl_gppo, "catch_signals", lambda: None)
+    monkeypatch.setattr(rl_gppo.rewards, "RewardPool", pool)
+    with pytest.raises(Seen) as seen:
+        rl_gppo.train(cfg)
+    assert seen.value.args == ((3, 7.0), dict(code_reward="signed_pass_rate", no_think_end=-0.5, no_think_start=-2.0))
+
+
 @pytest.mark.slow
 def test_dynamic_sampling_refills_and_never_raises(tmp_path, model, problems):
     """An untrained model has groups without spread: up to two refills are tried, then the step trains on what there is."""

@@ -244,8 +244,18 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     metrics = sft.update_on(random_examples([8]), 1.0, run)
     assert metrics["skipped"] == 1
     assert all(torch.equal(before[k], v) for k, v in run.policy.lm.model.layers.state_dict().items())
-    path = Path(os.devnull)
-    runs.append_jsonl(path, [metrics])
+
+
+def test_nan_is_no_json(tmp_path):
+    """Python would write and read it, other readers of a log stop there."""
+    runs.append_jsonl(tmp_path / "metrics.jsonl", [{"grad_norm": math.nan, "loss": math.inf, "lr": 1.0}])
+    assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail) == {"grad_norm": None, "loss": None, "lr": 1.0}
+
+
+def test_an_epoch_is_every_example_once_in_an_order_of_its_own():
+    orders = [sft.epoch_order(20, epoch, seed) for seed in (3, 4) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len(set(map(tuple, orders))) == 4 and orders[0] == sft.epoch_order(20, 0, 3) != list(range(20))
 
 
 # ----------------------------------------------------------------------------------------------- the stage, as launched

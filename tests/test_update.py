@@ -308,6 +308,20 @@ def test_rollout_correction_caps_the_weight():
     assert capped["grad_norm"] == pytest.approx(0.5 * plain["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.parametrize("shift, weight", [(math.log(2), 0.5), (-math.log(1.5), 1.5), (-math.log(3), 2.0)])  # the last is capped
+def test_rollout_correction_is_the_ratio(shift, weight):
+    """An engine that gave each token e^shift times the trainer's probability: weight e^-shift, at most C = 2."""
+    run, samples = make_run(Config(minibatch_prompts=100, sft_coef=0.0)), make_samples()
+    for s in samples:
+        with torch.no_grad():
+            logprobs, _ = token_logprobs(collate([s], False, "cpu", 0), run, True)
+        s.logprobs = (logprobs[0, :len(s.response)] + shift).tolist()
+    plain = rl_gppo.update_policy(samples, 1, run)
+    corrected = rl_gppo.update_policy(samples, 1, make_run(Config(minibatch_prompts=100, sft_coef=0.0, rollout_correction_cap=2.0)))
+    assert corrected["pg_loss"] == pytest.approx(weight * plain["pg_loss"], rel=1e-4)
+    assert corrected["grad_norm"] == pytest.approx(weight * plain["grad_norm"], rel=1e-4)
+
+
 def test_grad_clip_of_zero_is_off():
     """As 0 is for every other bound: the update of a bound that is never reached, not one without a gradient."""
     cfg, samples = Config(lr=1e-3, minibatch_prompts=3, warmup_steps=0), make_samples()
@@ -410,9 +424,20 @@ def test_advantages_are_equation_4():
     assert len(kept) == len(samples)
 
 
-def test_failed_verifier_takes_no_part():
-    """A sandbox that failed says nothing about the response: it is no -1 in the group's mean."""
-    samples = judged(group_of(1, -1) + [Reward(-1.0, False, "sandbox_error")])
+def test_overlong_filter_leaves_truncated_responses_out_of_the_update():
+    """They count in the mean and std of their group, as its other rewards do."""
+    samples = judged(group_of(1, -1, -1, -1))
+    samples[1].truncated = True
+    kept, counts = rl_gppo.compute_advantages(samples, Config(overlong_filter=True))
+    assert [id(s) for s in kept] == [id(samples[k]) for k in (0, 2, 3)] and counts["groups_kept"] == 1
+    assert [round(s.advantage, 3) for s in kept] == [1.732, -0.577, -0.577]
+    assert len(rl_gppo.compute_advantages(samples, Config())[0]) == 4
+
+
+@pytest.mark.parametrize("status", ["verifier_error", "verifier_timeout", "sandbox_error"])
+def test_failed_verifier_takes_no_part(status):
+    """A verifier that failed says nothing about the response: it is no -1 in the group's mean."""
+    samples = judged(group_of(1, -1) + [Reward(-1.0, False, status)])
     kept, counts = rl_gppo.compute_advantages(samples, Config())
     assert len(kept) == 2 and counts["reward_failures"] == 1
     assert [round(s.advantage, 3) for s in kept] == [1.0, -1.0]
