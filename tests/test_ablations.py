@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,21 +14,24 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablations  # noqa: E402  (the folder is on the path only now)
 
 
-def ablate(*args) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "benchmarks" / "ablations.py"), *map(str, args)], capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=400)
-
-
 @pytest.mark.needs("time")
 @pytest.mark.slow
-def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
-    """Two cells of one seed: half-learnt sums, two steps. A second call adds a seed of one, runs only that, and draws both."""
-    monkeypatch.setitem(toy.SFT_TRACES, "math", 2048)
-    monkeypatch.setitem(toy.SFT_FLAGS, "math", [*toy.WARM_UP, "--global_batch", "16"])
-    toy.prepare(str(tmp_path / f"toy_{ablations.TOY[4:]}_sft"), ablations.TOY[4:])
-    flags = ["clipping", "--steps", 2, "--cells", "hardly/clip_higher", "acts/gppo", "--out", tmp_path, "--figures", tmp_path]
-    first = ablate(*flags, "--seeds", 1)
-    assert first.returncode == 0, first.stderr[-2000:]
+def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch, capsys):
+    """Two cells of one seed, two steps of an untrained model whose groups differ in their think tags. A second call adds a seed
+    of one, runs only that, and draws both."""
+    model = toy.make_model(str(tmp_path / "model"))
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in toy.rl_rows("math", 8)))
+    for key, value in {"eval_file": str(tmp_path / "eval.jsonl"), "no_think_end": 0.5, "no_think_start": -0.5, "max_response_tokens": 16}.items():
+        monkeypatch.setitem(ablations.BASE, key, value)
+    monkeypatch.setattr(ablations.toy, "prepare", lambda *_: model)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def ablate(*flags) -> str:
+        monkeypatch.setattr(sys, "argv", ["ablations.py", "clipping", "--steps", "2", "--out", str(tmp_path), "--figures", str(tmp_path), *flags])
+        ablations.main()
+        return capsys.readouterr().out
+
+    ablate("--seeds", "1", "--cells", "hardly/clip_higher", "acts/gppo")
     runs = tmp_path / "clipping"
     logs = {name: [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
             for name in ("hardly_clip_higher-0", "acts_gppo-0")}
@@ -39,11 +40,11 @@ def test_a_tiny_grid_runs_resumes_and_reports(tmp_path, monkeypatch):
     written = {path: path.stat().st_mtime_ns for path in runs.glob("*-0/final/*")}
     rows = list(csv.DictReader((tmp_path / "clipping.csv").open()))
     assert {(row["cell"], row["seed"]) for row in rows} == {(cell, "0") for cell in ("hardly/clip_higher", "acts/gppo")}
-    second = ablate(*flags, "--seeds", 2, "--cells", "acts/gppo")
-    assert second.returncode == 0 and written == {path: path.stat().st_mtime_ns for path in runs.glob("*-0/final/*")}
+    said = ablate("--seeds", "2", "--cells", "acts/gppo")
+    assert written == {path: path.stat().st_mtime_ns for path in runs.glob("*-0/final/*")}
     rows = list(csv.DictReader((tmp_path / "clipping.csv").open()))
     assert {(row["cell"], row["seed"]) for row in rows} == {("acts/gppo", seed) for seed in "01"}
-    assert (tmp_path / "clipping.png").stat().st_size > 10_000 and "| acts/gppo |" in second.stdout
+    assert (tmp_path / "clipping.png").stat().st_size > 10_000 and "| acts/gppo |" in said
 
 
 @pytest.mark.slow

@@ -570,9 +570,7 @@ def test_hf_stopped_three_times_and_two_ranks(model, sums, tmp_path):
             file.write(b'{"benchmark": "sums", "id": "3", "sam')
     assert stops == 3
     run(*flags, "--output_dir", tmp_path / "killed")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    subprocess.run([*launch, ROOT / "eval.py", *map(str, flags), "--output_dir", tmp_path / "ranks"], check=True, timeout=300,
-                   env=os.environ | {"ACCELERATE_USE_CPU": "true"})
+    run(*flags, "--output_dir", tmp_path / "ranks", ranks=2)
     for name in ("generations.jsonl", "results.json"):
         expected = (tmp_path / "whole" / name).read_bytes()
         assert (tmp_path / "killed" / name).read_bytes() == expected, f"killed: {name}"

@@ -108,18 +108,22 @@ def mistakes(output: str) -> list[str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------- kill -9
-def run_until(steps: int, sent: int, command: list, out: Path, all_processes: bool = True) -> tuple[int, str]:
-    """Starts a run and, once it has made that many steps, sends a signal to all its processes (as Slurm does) or to the first
-    one; (exit code, output)."""
+def wait_for_steps(steps: int, out: Path, alive, said) -> None:
+    """Until a run has made that many."""
+    deadline = time.time() + 300  # only a hang takes that long
+    while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= steps):
+        assert alive() and time.time() < deadline, said()[-4000:]
+        time.sleep(0.005)
+
+
+def run_until(steps: int, sent: int, command: list, out: Path, all_processes: bool = True) -> str:
+    """Starts a command and, once its run has made that many steps, sends a signal to all its processes (as Slurm does) or to
+    the first one; returns the output."""
     process = subprocess.Popen(list(map(str, command)), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
-        deadline = time.time() + 300  # only a hang takes that long
-        while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= steps):
-            assert process.poll() is None and time.time() < deadline, process.communicate()[0][-4000:]
-            time.sleep(0.005)
+        wait_for_steps(steps, out, lambda: process.poll() is None, lambda: process.communicate()[0])
         os.killpg(process.pid, sent) if all_processes else process.send_signal(sent)
-        output = process.communicate(timeout=300)[0]  # until the last process has closed it
-        return process.returncode, output
+        return process.communicate(timeout=300)[0]  # until the last process has closed it
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -129,8 +133,10 @@ def run_until(steps: int, sent: int, command: list, out: Path, all_processes: bo
 @pytest.mark.slow
 def test_killed_after_three_steps(data, whole):
     out = data / "killed"
-    command = [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out)]
-    run_until(3, signal.SIGKILL, command, out)
+    process = fork(flags_of(data, out), data / "log")
+    wait_for_steps(3, out, process.is_alive, (data / "log").read_text)
+    process.kill()
+    process.join()
     assert 3 <= len(lines_of(out, "metrics.jsonl")) < STEPS and not (out / "final").exists()
     assert f"step 0 of {STEPS}" not in finish(flags_of(data, out), data / "log")
     same_end(out, whole)
@@ -482,7 +488,11 @@ def test_a_second_ctrl_c_ends_the_run_without_saving(data):
 def test_a_signal_to_all_processes_of_a_run(data, whole, number):
     """As Slurm and a terminal send it, to the reward workers too, whenever it comes; every step is saved and nothing is lost."""
     out = data / f"all_{number}"
-    code, output = run_until(2, number, [sys.executable, ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)], out)
+    process = forked.start("rl_gppo", *flags_of(data, out, "--save_every", 0), out=data / f"log_{number}", session=True)
+    wait_for_steps(2, out, process.is_alive, (data / f"log_{number}").read_text)
+    os.killpg(process.pid, number)
+    process.join(300)
+    code, output = process.exitcode, (data / f"log_{number}").read_text()
     steps = len(lines_of(out, "metrics.jsonl"))
     assert code == 0 and "Traceback" not in output and 2 <= steps < STEPS and len(runs.checkpoints(out)) == 1, output[-4000:]
     (newest,) = runs.checkpoints(out)
@@ -503,7 +513,7 @@ def test_a_launcher_that_is_killed_stops_its_run(data, whole):
     one_thread = f"LOCAL_WORLD_SIZE={os.cpu_count()}"  # as `whole` has; under a launcher a rank takes all of its cores
     command = ["env", one_thread, sys.executable, "-m", "accelerate.commands.launch", "--num_machines", 1, "--num_processes", 1, "--mixed_precision", "no",
                "--dynamo_backend", "no", "--cpu", ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
-    _, output = run_until(2, signal.SIGKILL, command, out, all_processes=False)  # returns when the trainer has closed its output
+    output = run_until(2, signal.SIGKILL, command, out, all_processes=False)  # returns when the trainer has closed its output
     steps = len(lines_of(out, "metrics.jsonl"))
     assert output.count(f"SIGTERM: stopped after step {steps};") == 1 and "Traceback" not in output and 2 <= steps < STEPS, output[-4000:]
     finish(flags_of(data, out), data / "log")
@@ -522,7 +532,7 @@ def test_sigterm_stops_two_ranks_after_the_same_step(data):
     command = ["env", "ACCELERATE_USE_CPU=true", sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", 1,
                "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", 2, "--main_process_port", port,
                ROOT / "rl_gppo.py", *flags_of(data, out, "--save_every", 0)]
-    _, output = run_until(1, signal.SIGTERM, command, out)
+    output = run_until(1, signal.SIGTERM, command, out)
     steps = len(lines_of(out, "metrics.jsonl"))
     (newest,) = runs.checkpoints(out)
     assert output.count(f"SIGTERM: stopped after step {steps}; the same command goes on from {newest}") == 1 and 1 <= steps < STEPS

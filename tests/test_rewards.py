@@ -370,10 +370,10 @@ def test_which_verifier(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gold, answer", [pytest.param("10^{10^{10}}", "5", marks=pytest.mark.needs("time")), ("5", "9^{9^{9^{9}}}")])
-def test_score_is_bounded(gold, answer):
+def test_score_is_bounded():
+    """By a ground truth too; answers that hang: test_hang_costs_only_itself."""
     start = time.monotonic()
-    assert score("math_verify", f"\\boxed{{{answer}}}", gold).status in ("verifier_timeout", "verifier_error")
+    assert score("math_verify", "\\boxed{5}", "10^{10^{10}}").status in ("verifier_timeout", "verifier_error")
     assert time.monotonic() - start < 120 and score("math_verify", "\\boxed{2/4}", "1/2").correct and not equivalent("1/3", "2/3")
 
 

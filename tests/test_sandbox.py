@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -193,6 +194,7 @@ def test_capabilities_here():
 @pytest.mark.needs("namespaces", "firejail")
 def test_capabilities_under_firejail():
     assert sandbox.capabilities(outer="firejail")["full"] and sandbox.capabilities(outer="firejail")["firejail"]
+    assert "firejail" in psutil.Process(sandbox.ZYGOTES["firejail"].process.pid).cmdline()[0]
 
 
 @pytest.mark.slow
@@ -249,11 +251,12 @@ answer = {TOKEN[::-1]!r}[::-1] if found else "nothing"
 def test_expected_values_are_nowhere_in_the_program():
     results = sandbox.run_tests(STEAL + "print(answer)", {"inputs": ["1"], "outputs": [TOKEN]})
     assert statuses(results) == ["wrong"] and results[0].stdout == "nothing\n"
+    thief = STEAL + f"def f(x):\n    scope = {{}}\n    exec({STEAL!r}, scope)\n    return scope['answer']"
+    assert rate(sandbox.run_tests(thief, {"functional": f"assert f({TOKEN!r}) == {TOKEN!r}"})) == 1  # it finds what is there, an argument
     for tests in ({"inputs": [[1]], "outputs": [TOKEN], "fn_name": "f"}, {"functional": f"assert f(1) == {TOKEN!r}"},
                   {"pytest": f"from solution import *\ndef test_f(): assert f(1) == {TOKEN!r}\n"}):
-        assert rate(sandbox.run_tests(STEAL + "def f(x):\n    exec(SOURCE)\n    return answer".replace("SOURCE", repr(STEAL)), tests)) == 0
-    honest = sandbox.run_tests(f"def f(x): return {TOKEN!r}", tests)
-    assert rate(honest) == 1
+        assert rate(sandbox.run_tests(thief, tests)) == 0
+        assert rate(sandbox.run_tests(f"def f(x): return {TOKEN!r}", tests)) == 1
 
 
 def test_no_test_data_in_the_zygote():
@@ -544,7 +547,7 @@ def rows(name: str) -> list[dict]:
 
 @pytest.mark.slow
 @pytest.mark.needs("shared")
-@pytest.mark.parametrize("name, step", [("code_mbpp_rl.jsonl", 3), ("code_functional_rl.jsonl", 6), ("code_stdin_rl.jsonl", 1)])
+@pytest.mark.parametrize("name, step", [("code_mbpp_rl.jsonl", 3), ("code_functional_rl.jsonl", 6)])  # stdin: the jury's
 def test_references_of_published_rows_pass(name, step):
     seen = 0
     for row in [r for r in rows(name) if "reference" in r["extra_info"]][::step]:
@@ -558,10 +561,16 @@ def test_references_of_published_rows_pass(name, step):
 @pytest.mark.slow
 @pytest.mark.needs("shared")
 def test_jury_programs_get_their_verdicts():
+    """The first two tests of every verdict that a program has in its package, and its last, often the largest."""
+    seen = Counter()
     for row in rows("code_stdin_samples.jsonl"):
-        tests = {key: row["tests"][key][:5] for key in ("inputs", "outputs")}
+        verdicts = row["per_test"]
+        at = sorted({k for k, v in enumerate(verdicts) if verdicts[:k].count(v) < 2} | {len(verdicts) - 1})
+        tests = {key: [row["tests"][key][k] for k in at] for key in ("inputs", "outputs")}
         got = ["pass" if r.passed else r.status for r in sandbox.run_tests(row["code"], tests, timeout_s=20, tolerance=1e-6)]
-        assert got == row["per_test"][:5], row["id"]
+        assert got == [verdicts[k] for k in at], row["id"]
+        seen.update(got)
+    assert min(seen[verdict] for verdict in ("pass", "wrong", "timeout", "error")) >= 1, seen
 
 
 # ---------------------------------------------------------------------------------------------------- load, leaks, kills
@@ -577,7 +586,9 @@ def test_verdicts_do_not_depend_on_load():
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
         assert [(r.status, r.stdout) for r in (sandbox.run(code) for code, _ in ordinary)] == calm
-        assert sandbox_corpus.wrong(sandbox_corpus.run_all()) == []
+        # those that load could hurt: what is cut off by a limit of its own stays so on a busy machine
+        corpus = sandbox_corpus.run_all(chosen=lambda case: case.status == "ok" or "wall_s" in case.options)
+        assert sandbox_corpus.wrong(corpus) == [] and len(corpus) >= 50
         just = sandbox.run("import time\nend = time.process_time() + 0.8\nwhile time.process_time() < end: pass\nprint('done')", timeout_s=1.0)
         assert just.status == "ok" and just.cpu_s < 1.0
     finally:

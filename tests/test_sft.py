@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -463,16 +462,10 @@ def test_all_cores_compute_under_accelerate_launch(whole, model, monkeypatch):
         torch.set_num_threads(before)
 
 
-def launch(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0",
-                           *arguments], env={**ENV, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.needs("time")
 @pytest.mark.slow
 def test_two_ranks_equal_one(whole, model):
-    launch(*command(model, whole, "two_ranks/run"))  # no tokens beside it yet: rank 1 waits for rank 0's
+    forked.run("sft", *command(model, whole, "two_ranks/run")[1:], ranks=2)  # no tokens beside it yet: rank 1 waits for rank 0's
     one, two = metrics_of(whole / "whole"), metrics_of(whole / "two_ranks" / "run")
     for a, b in zip(one, two, strict=True):
         assert a["learnt_tokens"] == b["learnt_tokens"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5 * a["step"])
