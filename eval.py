@@ -51,8 +51,8 @@ import rewards
 import toy
 from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
                   truth_of, without_think)
-from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Share, catch_signals, die, one_line,
-                  read_config, signals)
+from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Seed, Share, catch_signals, die,
+                  make_folder, one_line, read_config, read_settings, signals, take)
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
 # policy.py, torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward
@@ -80,7 +80,7 @@ class Config:
     max_tokens: Count = 32768  # longest response; toy: 64
     yarn_factor: Annotated[float, ("above 1 (or 0 for none)", lambda x: x == 0 or 1 < x < 1e3)] = 0.0  # 2.5 for 64K
     yarn_original: Count = 32768  # YaRN: positions before it, at most the model's own
-    seed: Amount = 0  # the seed of a sample is a function of (seed, problem, sample)
+    seed: Seed = 0  # the seed of a sample is a function of (seed, problem, sample)
     # prompt and verdict
     system_prompt: str = ""  # a system message before every prompt
     prompt_suffix: str = ""  # a line after the last user message, e.g. "Put the final answer in \boxed{}."
@@ -117,7 +117,7 @@ def check_config(cfg: Config) -> Config:
     except ValueError:
         die(f"k must be a list of whole numbers such as 1 8; got {cfg.k!r}")
     out = Path(cfg.output_dir)
-    if not (there := next(path for path in (out, *out.parents) if path.exists())).is_dir():
+    if there := next((path for path in (out, *out.parents) if os.path.isfile(path)), None):
         die(f"output_dir {out}: {there} is a file; give another --output_dir")
     if cfg.api_base and cfg.engine == "auto":
         cfg.engine = "api"
@@ -125,6 +125,8 @@ def check_config(cfg: Config) -> Config:
         die("engine api and api_base go together: --engine api --api_base http://localhost:8000/v1 --model NAME")
     if cfg.engine == "api" and re.search("[@?]", cfg.api_base):
         die("api_base must hold no key, it is written to config.yaml; give the key in the environment, OPENAI_API_KEY")
+    if cfg.api_base and not re.fullmatch(r"https?://(\[\S+\]|[^/:\s]+)(:\d{1,5})?(/\S*)?", cfg.api_base):
+        die(f"api_base must be a URL such as http://localhost:8000/v1; got {cfg.api_base!r}")
     if cfg.engine == "api" and (cfg.model == "toy" or cfg.yarn_factor):
         die("engine api needs --model NAME as the server calls it, and yarn_factor 0: the context is the server's")
     if any(k < 1 or k > cfg.n and not cfg.score_only for k in ks(cfg)):
@@ -196,7 +198,8 @@ def to_problem(row: dict, benchmark: str, number: int, cfg: Config) -> Problem:
         packed = tuple(v if isinstance(v := row.get(key) or "", str) else json.dumps(v) for key in PACKED)
         messages = [{"role": "user", "content": livecodebench_prompt(row)}]
         return checked(Problem(benchmark, name, messages, "livecodebench", packed), cfg)
-    return checked(Problem(benchmark, name, prompt_of(row), row.get("data_source", "math_verify"), truth_of(row)), cfg)
+    source = row.get("data_source") or "math_verify"
+    return checked(Problem(benchmark, name, prompt_of(row), source, truth_of(row)), cfg)
 
 
 def load_benchmark(entry: str, cfg: Config) -> list[Problem]:
@@ -300,13 +303,13 @@ def read_model(cfg: Config) -> Model:
     try:
         from transformers import AutoConfig, GenerationConfig
 
-        from policy import check_weights, end_of_turn, load_tokenizer
+        from policy import LOAD_ERRORS, check_weights, end_of_turn, load_tokenizer
     except ImportError as error:
         die(f"{error}; generation needs torch and transformers (pip install -r requirements.txt)")
     path = prepare_toy(cfg) if cfg.model == "toy" else cfg.model
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         die(f"model: {path} cannot be read as a Hugging Face model ({one_line(error)[:200]})")
     check_weights(path)
     tokenizer = load_tokenizer(path)
@@ -581,7 +584,7 @@ class Journal:
     def read(folder: Path) -> tuple[dict[tuple, dict], list[str]]:
         """((benchmark, id, sample) -> row with its verdict if there is one), and a message for each unusable line."""
         rows, bad = {}, []
-        for path in sorted(folder.glob("generations*.jsonl")):
+        for path in [*folder.glob("generations.jsonl"), *sorted(folder.glob("generations.rank*.jsonl"))]:
             for where, row in read_source(str(path), "output_dir"):
                 try:
                     if isinstance(row, ValueError):
@@ -683,23 +686,13 @@ def problems_fingerprint(problems: list[Problem]) -> str:
 
 def changes(out: Path, settings: dict) -> list[str]:
     """How the settings in config.yaml differ from these, where it matters; a missing file is a difference."""
-    path = out / "config.yaml"
-    if not path.exists():
+    if not (out / "config.yaml").exists():
         return ["no config.yaml"]
-    old = yaml.safe_load(path.read_text()) or {}
+    old = read_settings(out)
     return [f"{key} was {old.get(key)!r}, now {value!r}" for key, value in settings.items()
             if key not in MAY_CHANGE | {"problems"} and old.get(key) != value] + [
                 f"{name} had other problems or prompts" for name, value in settings["problems"].items()
                 if old.get("problems", {}).get(name, value) != value]
-
-
-def make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").write_bytes(b"0" * 2**20)  # a full disk or a read-only folder shows here, not after an hour
-        (out / ".writable").unlink()
-    except OSError as error:
-        die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
 
 
 def open_output(out: Path, settings: dict) -> None:
@@ -710,12 +703,15 @@ def open_output(out: Path, settings: dict) -> None:
         while changes(out, settings):  # if rank 0 refuses, the launcher ends this one
             time.sleep(0.1)
         return
+    take(out)
+    if (out / "config.yaml").exists() and "model_fingerprint" not in read_settings(out):
+        die(f"output_dir {out} holds a run of another program; choose another output_dir")
     rows, bad = Journal.read(out)
     if rows and (changed := changes(out, settings)):
         die(f"output_dir: {out} holds generations of other settings: {'; '.join(changed)}. "
             "Choose another output_dir or the old settings")
     if rows:  # benchmarks that are not asked for now keep their place
-        settings["problems"] = yaml.safe_load((out / "config.yaml").read_text())["problems"] | settings["problems"]
+        settings["problems"] = read_settings(out)["problems"] | settings["problems"]
     write_text(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     if bad:
         print(f"{len(bad)} unusable lines in {out} will be made again; the first: {bad[0]}", file=sys.stderr)
@@ -856,7 +852,8 @@ def rescore(cfg: Config, out: Path) -> None:
             bad.append(f"{where}: {error}")
             continue
         key = problem.benchmark, problem.id
-        problems.setdefault(key, problem)
+        if problems.setdefault(key, problem).truth != problem.truth:
+            die(f"{where}: id {key[1]!r} had another ground truth before; an id names one problem (of a \"benchmark\")")
         known_too = {k: row[k] for k in ("finish_reason", "tokens") if row.get(k) is not None and len(responses) == 1}
         for response in responses:
             rows.append({"benchmark": key[0], "id": key[1], "sample": samples[key], "response": response, **known_too})
@@ -888,7 +885,7 @@ def scored_row(row: dict | ValueError, benchmark: str, number: int, known: dict[
     responses = responses_of(row)
     if problem := known.get((benchmark, name)) or ("benchmark" not in row and known.get(("", name))):
         return problem, responses
-    problem = Problem(benchmark, name, [], row.get("data_source", "math_verify"), truth_of(row))
+    problem = Problem(benchmark, name, [], row.get("data_source") or "math_verify", truth_of(row))
     with contextlib.suppress(ValueError):  # a row may come without its prompt, which is only shown
         problem.text = prompt_of(row)[-1]["content"]
     return checked(problem, cfg), responses
@@ -976,7 +973,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        die(f"output_dir {out}: {one_line(error)}; make room, the same command goes on from what is there")
+        die(f"output_dir {out}: {one_line(error)}; make room (or let this user in), the same command goes on then")
     except KeyboardInterrupt:
         die(f"{signals[0]}: stopped; what is generated stands in {out}, and the same command goes on from there",
             code=128 + signal.Signals[signals[0]])

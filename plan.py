@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
 import rl_gppo
+from policy import LOAD_ERRORS
 from runs import Count, Positive, die, one_line, read_config
 
 # layers, width, MLP width, heads, KV heads, tied head: for where the hub is out of reach (head dim 128, 151,936 words)
@@ -33,7 +34,7 @@ def model_shapes(name: str):  # of a folder, the hub, or KNOWN
     try:
         if Path(name).exists() or short not in KNOWN:
             return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
     keys = "num_hidden_layers hidden_size intermediate_size num_attention_heads num_key_value_heads tie_word_embeddings"
     return Qwen3Config(**dict(zip(keys.split(), KNOWN[short])), head_dim=128, vocab_size=151936)
@@ -54,12 +55,16 @@ def plan(cfg: Config) -> str:
                                  recomputation by checkpointing; backward: twice that, LoRA once
     """
     config = model_shapes(cfg.model)
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config)
+        heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    except LOAD_ERRORS as error:
+        die(f"model: {cfg.model} is no decoder that rl_gppo.py trains: {one_line(error)}")
     n, tp, limit, lora = cfg.gpus, cfg.vllm_tensor_parallel, cfg.gpu_gb * 1e9, cfg.lora_rank > 0
     p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
-    head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
-    h, k = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    head_dim = getattr(config, "head_dim", None) or width // heads[0]
+    h, k = heads[0] * head_dim, heads[1] * head_dim
     linear = [m for m in lm.base_model.modules() if isinstance(m, torch.nn.Linear)]
     t = cfg.lora_rank * sum(m.in_features + m.out_features for m in linear)
     span = (cfg.max_prompt_tokens or 2048) + (cfg.max_response_tokens or 4096)

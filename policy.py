@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,7 +18,8 @@ from runs import die, one_line, rank
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each retry; our line tells the end of it
-LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError,
+               StrictDataclassError)
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -96,7 +98,10 @@ def end_of_turn(generation_config, tokenizer) -> tuple[list[int], int]:
     """(tokens that end a response, padding token)."""
     eos, pad = generation_config.eos_token_id, tokenizer.pad_token_id
     stop_ids = sorted({*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None})
-    return stop_ids, pad if pad is not None else stop_ids[0] if stop_ids else 0
+    if not stop_ids:
+        die("model: no token ends a response; give its tokenizer_config.json an eos_token, or its "
+            "generation_config.json an eos_token_id")
+    return stop_ids, pad if pad is not None else stop_ids[0]
 
 
 def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:

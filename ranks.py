@@ -130,6 +130,9 @@ def spread(rows: list, ranks: int) -> list[list[int]]:
 
 def make_run(cfg, lm, tokenizer, checkpoint: Path | None) -> tuple[Run, Path | None]:
     """The ranks meet: policy and optimizer as prepared by Accelerate, and rank 0's checkpoint on all of them."""
+    if len(tokenizer) > (rows := lm.get_input_embeddings().num_embeddings):
+        die(f"model: its tokenizer has {len(tokenizer)} tokens, its embedding {rows} rows; resize_token_embeddings "
+            "makes them as many")
     accelerator, out = make_accelerator(cfg), Path(cfg.output_dir)
     checkpoint = broadcast_object_list([checkpoint])[0]
     seen = gather_object([out.is_dir()])
@@ -230,12 +233,14 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
                 "Make room and run again")
 
 
-def load_checkpoint(folder: Path, run: Run) -> tuple[dict, object]:
-    """Restores weights, optimizer and RNG in place; returns state.json and this rank's `extra` (None where the number
-    of ranks has changed)."""
+def load_checkpoint(folder: Path, run: Run, keys=()) -> tuple[dict, object]:
+    """Restores weights, optimizer and RNG in place; returns state.json, which must have the keys of the stage, and this
+    rank's `extra` (None where the number of ranks has changed)."""
     trainer, own = folder / "trainer", {}
     try:
         state = json.loads((trainer / "state.json").read_text())
+        if missing := [key for key in keys if key not in state]:
+            raise ValueError(f"it is another stage's, without {', '.join(missing)}; start from it by --model")
         model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer, options=TRAINED)
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
         set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer,

@@ -41,6 +41,7 @@ import importlib.util
 import io
 import json
 import logging
+import math
 import multiprocessing.context
 import multiprocessing.spawn
 import os
@@ -260,7 +261,9 @@ def load(path: str) -> None:
     if (path := os.path.abspath(path)) in FILES:
         return
     before = dict(VERIFIERS)
-    VERIFIERS.update(getattr(import_file(path), "VERIFIERS", {}))
+    if not isinstance(theirs := getattr(import_file(path), "VERIFIERS", {}), dict):
+        raise ValueError(f"{path}: VERIFIERS is {theirs!r}, no dict of names and rewards.Verifier")
+    VERIFIERS.update(theirs)
     if wrong := [name for name, verifier in VERIFIERS.items() if not isinstance(verifier, Verifier)]:
         raise ValueError(f"{path}: VERIFIERS[{wrong[0]!r}] is no rewards.Verifier(prepare, check, think)")
     if VERIFIERS == before:
@@ -287,6 +290,15 @@ def check(data_source: str, ground_truth: Any) -> None:
         raise error if type(error) is ValueError else ValueError(one_line(error)) from None
 
 
+def in_plain_types(reward: Any) -> Reward:
+    """A verifier's Reward as the logs and the advantages need it: numpy's numbers are no JSON, and NaN is no score."""
+    if not isinstance(reward, Reward):
+        raise TypeError(f"expected a Reward, got {type(reward).__name__}")
+    if not math.isfinite(score := float(reward.score)):
+        raise ValueError(f"a score of {score}")
+    return Reward(score, bool(reward.correct), str(reward.status))
+
+
 def prepare(data_source: str, response: str, ground_truth: Any, prompt_tail: str, options: Options) -> Reward | Job:
     """The cheap part, whatever the length: think tags, answer. Returns the Reward or what is left to do."""
     verifier = verifier_of(data_source)
@@ -298,13 +310,11 @@ def prepare(data_source: str, response: str, ground_truth: Any, prompt_tail: str
             return Reward(options.no_think_start, False, "no_think_start")
     try:
         found = verifier.prepare(after_thinking(response), ground_truth, options)
-        if not isinstance(found, Reward | Job):
-            raise TypeError(f"expected a Reward or a Job, got {type(found).__name__}")
+        return found if isinstance(found, Job) else in_plain_types(found)
     except Exception as error:  # costs this row only
         say(f"{data_source}: verifier_error, {one_line(error)}, ground truth {str(ground_truth)[:60]!r}",
             (data_source, type(error)))
         return Reward(-1.0, False, "verifier_error")
-    return found
 
 
 def score(data_source: str, response: str, ground_truth: Any, *, prompt_tail: str = "", **options) -> Reward:
@@ -370,8 +380,7 @@ def perform(sent: bytes | str) -> Reward | str:
         return sent
     try:
         run, args = Unpickler(io.BytesIO(sent)).load()
-        reward = run(*args)
-        return reward if isinstance(reward, Reward) else f"expected a Reward, got {type(reward).__name__}"
+        return in_plain_types(run(*args))
     except (Exception, SystemExit) as error:
         return one_line(error)
 

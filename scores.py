@@ -155,9 +155,11 @@ def compare(a: Path, b: Path) -> str:
     for folder in (a, b):
         try:
             results.append(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+            if not all(isinstance(part["per_problem"], dict) for part in results[-1].values()):
+                raise TypeError("of another program")
             there = (folder / "config.yaml").exists()  # what score_only wrote has none
             settings.append(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) if there else {})
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, yaml.YAMLError) as error:
             die(f"compare: {folder} has no readable results.json ({one_line(error)}); give two folders of eval.py")
     lines = ["| benchmark | problems | A | B | A - B ± stderr | 95 % |", "|---|---:|---:|---:|---:|---:|"]
     pooled: list[tuple[float, float]] = []

@@ -24,7 +24,6 @@ import json
 import math
 import random
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -43,9 +42,10 @@ import toy
 from layout import lay_out
 from policy import finish_generation_config, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
-from rows import messages_of, read_rows
-from runs import (Amount, Count, Names, NonNegative, Positive, Share, Stop, append_jsonl, catch_signals, die,
-                  draw_curves, frame, one_line, open_output, rank, read_config, stopped, wait_for, write_config)
+from rows import messages_of, read_rows, stamps_of
+from runs import (Amount, Count, Names, NonNegative, Positive, Seed, Share, Stop, append_jsonl, catch_signals, die,
+                  draw_curves, frame, make_partial, one_line, open_output, put_in_place, rank, read_config, stopped,
+                  wait_for, write_config)
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -81,7 +81,7 @@ class Config:
     keep_checkpoints: Count = 2
     resume: str = "auto"  # auto: newest checkpoint in output_dir | never: set the old run aside | PATH of a checkpoint
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # Accelerate trackers
-    seed: Amount = 0
+    seed: Seed = 0
 
 
 MAY_CHANGE = {*"eval_every save_every keep_checkpoints rank_timeout_s resume log_with output_dir token_budget "
@@ -199,10 +199,8 @@ class Examples:
 
 def tokenize(spec: str, knob: str, tokenizer, limit: int, cfg: Config, folder: Path) -> None:
     """Writes all rows of `spec` to `folder`: ids.bin, target.bin, ends.bin, meta.json; complete or not there at all."""
-    partial = folder.with_name(folder.name + ".partial")
+    partial = make_partial(folder)
     kept, dropped, learnt, end_ids, position = 0, [], 0, set(), 0
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     with ExitStack() as stack:
         open_bin = lambda name: stack.enter_context((partial / f"{name}.bin").open("wb"))
         ids, target, ends = open_bin("ids"), open_bin("target"), open_bin("ends")
@@ -245,16 +243,14 @@ def tokenize(spec: str, knob: str, tokenizer, limit: int, cfg: Config, folder: P
     meta = {"source": spec, "examples": kept, "tokens": position, "learnt_tokens": learnt, "left_out": len(dropped),
             "end_ids": sorted(end_ids & set(tokenizer.all_special_ids))}
     (partial / "meta.json").write_text(json.dumps(meta))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    put_in_place(partial, folder)
 
 
 def load_examples(spec: str, knob: str, tokenizer, limit: int, cfg: Config) -> Examples:
     """The tokenized rows of `spec`. Rank 0 makes the files unless they are there, under a name that changes with data,
     tokenizer and this code; the others wait for them, before any process group could time out."""
-    files = [Path(source.strip()) for source in spec.split(",")]
     code = [inspect.getsource(part) for part in (messages_of, to_messages, render, encode, encode_row, toy)]
-    key = [spec, [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()], limit, cfg.seed,
+    key = [spec, stamps_of(spec), limit, cfg.seed,
            cfg.gsm8k_think, tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), code]
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     folder = Path(cfg.output_dir).parent / "tokens" / digest
@@ -376,8 +372,10 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
 def train(cfg: Config) -> None:
     """The whole run: updates, evaluations, checkpoints, final model."""
     run, examples, held_out, state = start(cfg)
-    out, saved, per_epoch = Path(cfg.output_dir), state["step"], math.ceil(len(examples) / cfg.global_batch)
+    out, saved, silent, per_epoch = Path(cfg.output_dir), state["step"], 0, math.ceil(len(examples) / cfg.global_batch)
     updates = cfg.epochs * per_epoch
+    if saved > updates:
+        die(f"output_dir {out} is at update {saved}, these rows and epochs make {updates}; give another --output_dir")
     catch_signals()
     bar = tqdm(total=updates, initial=saved, desc="SFT update", disable=run.rank > 0, mininterval=1)
     try:
@@ -408,6 +406,8 @@ def train(cfg: Config) -> None:
                 append_jsonl(out / "metrics.jsonl", [metrics])
             bar.update()
             bar.set_postfix_str(f"loss {metrics['loss']:.4f}", refresh=False)
+            if (silent := metrics["skipped"] * (silent + 1)) == 10:
+                die(f"update {step}: ten gradients in a row were not finite; look at the model's weights and lr", 1)
     except Stop:
         if state["step"] > saved:
             save_checkpoint(out / f"checkpoint-{state['step']}", state, run)

@@ -624,6 +624,19 @@ def test_memory_does_not_hold_the_texts(tmp_path):
     assert highest[40_000] - highest[40] < 90, highest  # 56: parts of 8 MB; with the texts 131
 
 
+@pytest.mark.parametrize("name, text, said", [("sft.jsonl", "mine", "holds sft.jsonl, which no finished curation made"),
+                                              ("curation.json", "{", "curation.json is none of ours")])
+def test_files_of_others_are_not_overwritten(tmp_path, capsys, name, text, said):
+    """A user's own sft.jsonl and rl.jsonl, given as input, were replaced by the curated ones."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text(text)
+    traces, problems = write(tmp_path / "traces.jsonl", [trace("a", 0)]), write(tmp_path / "problems.jsonl", [problem("a")])
+    cfg = curate.Config(generations=traces, problems=problems, filters="truncated", output_dir=str(tmp_path / "mine"), workers=1)
+    with pytest.raises(SystemExit):
+        curate.curate(curate.check_config(cfg))
+    assert said in capsys.readouterr().err and (tmp_path / "mine" / name).read_text() == text
+
+
 @pytest.mark.slow
 def test_another_curation_is_not_overwritten(tmp_path):
     args = many(tmp_path, 20, 2)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 import toy
 
@@ -46,6 +47,13 @@ ROWS = {  # name: lines of the file
     "no_problem": [{"id": 1, "answer": "2"}], "no_solution": [{"id": 1, "problem": "1+1="}],
     "generations": [{"id": 1, "response": "\\boxed{2}", "ground_truth": "2"}],
     "no_response": [{"id": 1, "ground_truth": "2"}],
+    "role": [RL, {**RL, "prompt": [{"role": "Usr", "content": "1+1="}]}], "system_only": [RL, {**RL, "prompt": [{"role": "system", "content": "x"}]}],
+    "half": [RL, {**RL, "prompt": "x \ud83d y"}], "nan": [RL, truth(RL, float("nan"))], "true": [RL, truth(RL, True)],
+    "digits": [RL, '{"prompt": "x", "answer": ' + "1" * 5000 + "}"], "source_list": [RL, {**RL, "data_source": ["math_verify"]}],
+    "tests_as_math": [RL, truth(RL, json.dumps({"inputs": ["1"], "outputs": ["1"]}))],
+    "sft_role": [SFT, {"messages": [{"role": "human!", "content": "x"}, {"role": "assistant", "content": "y"}]}],
+    "sft_half": [SFT, {"prompt": "x", "response": "\udc00"}],
+    "two_truths": [{"id": 1, "response": "\\boxed{2}", "ground_truth": "2"}, {"id": 1, "response": "\\boxed{3}", "ground_truth": "3"}],
 }
 TRAIN = "--train_file {d}/{row}.jsonl --model {m} --output_dir {o}"  # of rl_gppo.py and sft.py
 MISTAKES = [(stage, flags + " --output_dir {o}", parts) for stage in ("rl_gppo", "sft", "eval") for flags, parts in [
@@ -56,7 +64,7 @@ MISTAKES = [(stage, flags + " --output_dir {o}", parts) for stage in ("rl_gppo",
     ("--config {d}/nested.yaml", ["seed", "int"]),
     ("--model {d}/no_tokenizer", ["no_tokenizer", "tokenizer"]), ("--model {d}/no_weights", ["no_weights"]),
     ("--model {d}/cut_weights", ["cut_weights"]), ("--model {d}/no_config", ["no_config"]), ("--model {d}/bad_config", ["bad_config"]),
-    ("--model {d}/afile", ["afile"]), ("--model nobody/nothing", ["nobody/nothing"]),
+    ("--model {d}/afile", ["afile"]), ("--model nobody/nothing", ["nobody/nothing"]), ("--model {d}/odd_config", ["odd_config", "hidden_size"]),
 ]] + [(stage, flags, parts) for stage in ("rl_gppo", "sft") for flags, parts in [
     ("--lr -1 --output_dir {o}", ["lr", "0 or more"]), ("--lr fast --output_dir {o}", ["lr", "float", "'fast'"]),
     ("--lr 1 2 --output_dir {o}", ["lr takes one value"]), ("--lr .nan --output_dir {o}", ["lr"]), ("--lr .inf --output_dir {o}", ["lr"]),
@@ -73,15 +81,21 @@ MISTAKES = [(stage, flags + " --output_dir {o}", parts) for stage in ("rl_gppo",
     (TRAIN.replace("{row}", "empty"), ["empty.jsonl", "no row"]), (TRAIN.replace("{row}", "blank"), ["blank.jsonl", "no row"]),
     (TRAIN.replace("{row}", "latin1"), ["latin1.jsonl:1", "UTF-8"]), (TRAIN.replace("{row}", "no_json"), [".jsonl:", "not JSON"] if stage == "rl_gppo" else [".jsonl:"]),
     ("--model {m} --output_dir {d}/afile", ["output_dir", "afile"]), ("--model {m} --output_dir {d}/afile/x", ["output_dir", "afile"]),
+    ("--train_file= --model {m} --output_dir {o}", ["train_file is empty"]), ("--seed 100000000000000000000 --output_dir {o}", ["seed", "2**63"]),
+    ("--model {m} --output_dir {d}/emptied", ["emptied", "config.yaml"]), ("--model {m} --output_dir {d}/mangled", ["mangled", "config.yaml"]),
+    ("--model {d}/wider --train_file {d}/rl.jsonl --output_dir {o}" if stage == "rl_gppo" else "--model {d}/wider --train_file {d}/sft.jsonl --output_dir {o}",
+     ["tokens, its embedding", "resize_token_embeddings"]),
     ("--model {m} --output_dir {d}/theirs", ["theirs", "not empty"]), ("--model {m} --output_dir {d}/other", ["other settings", "--resume never"]),
 ]] + [("rl_gppo", TRAIN.replace("{row}", name) + " --eval_file=", [f"{name}.jsonl:2", *parts]) for name, parts in [
     ("array", ["JSON object"]), ("number", ["JSON object"]), ("no_prompt", ["prompt"]), ("no_source", ["data_source"]), ("no_truth", ["ground truth"]),
     ("empty_truth", ["ground truth"]), ("null_truth", ["ground truth"]), ("source", ["riddles", "math_verify"]), ("prompt_number", ["message"]),
     ("prompt_list", ["message"]), ("no_content", ["message"]), ("only_assistant", ["user"]), ("picture", ["text"]), ("code_empty", []),
     ("code_text", []), ("code_null", []), ("code_uneven", []), ("code_timeout", ["timeout"]), ("code_negative", ["max_test_cases"]), ("code_syntax", []),
-    ("code_no_call", []),
+    ("code_no_call", []), ("role", ["'usr'", "user"]), ("system_only", ["user"]), ("half", ["surrogate"]), ("nan", ["nan"]), ("true", ["True"]),
+    ("digits", ["not JSON"]), ("source_list", ["data_source"]), ("tests_as_math", ["coder1"]),
 ]] + [("sft", TRAIN.replace("{row}", name), [f"{name}.jsonl:2", *parts]) for name, parts in [
     ("sft_array", ["JSON object"]), ("no_answer", ["assistant"]), ("assistant_first", ["assistant"]), ("sft_prompt_only", ["assistant"]), ("sft_number", ["text"]),
+    ("sft_role", ["'human!'"]), ("sft_half", ["surrogate"]),
 ]] + [
     ("rl_gppo", "--model {m} --train_file {d}/long.jsonl --max_prompt_tokens 20 --output_dir {o}", ["1 of 2 rows", "max_prompt_tokens 20", "--max_prompt_tokens"]),
     ("sft", "--model {m} --train_file {d}/sft_long.jsonl --max_tokens 64 --output_dir {o}", ["exceed 64 tokens", "max_tokens"]),
@@ -108,7 +122,12 @@ MISTAKES = [(stage, flags + " --output_dir {o}", parts) for stage in ("rl_gppo",
     ("eval", "--model {m} --data {d}/no_json.jsonl --output_dir {o}", ["no_json.jsonl:2", "not JSON"]), ("eval", "--model {m} --data {d}/no_problem.jsonl --output_dir {o}", ["no_problem.jsonl:1"]),
     ("eval", "--model {m} --data {d}/no_solution.jsonl --output_dir {o}", ["no_solution.jsonl:1", "ground truth"]),
     ("eval", "--model {m} --data {d}/rl.jsonl --output_dir {d}/afile", ["output_dir", "afile"]), ("eval", "--score_only nowhere.jsonl --output_dir {o}", ["nowhere.jsonl"]),
-    ("eval", "--compare {d}/afolder {d}/nowhere", ["compare"]), ("eval", "--score_only {d}/no_response.jsonl --output_dir {o}", ["no_response.jsonl"]),
+    ("eval", "--compare {d}/afolder {d}/nowhere", ["compare"]), ("eval", "--compare {d}/alien {d}/alien", ["compare", "alien"]),
+    ("eval", "--score_only {d}/two_truths.jsonl --output_dir {o}", ["two_truths.jsonl:2", "'1'", "ground truth"]),
+    ("eval", "--model {m} --data {d}/rl.jsonl --engine hf --max_tokens 8 --output_dir {d}/other", ["other", "another program"]), ("eval", "--engine api --api_base http://localhost:800a/v1 --model x", ["api_base", "800a"]),
+    ("rl_gppo", "--eval_share 1 --train_file {d}/rl.jsonl --model {m} --output_dir {o}", ["eval_share"]), ("rl_gppo", "--rewards {d}/none.py --output_dir {o}", ["none.py", "VERIFIERS"]),
+    ("rl_gppo", "--model {d}/endless --train_file {d}/rl.jsonl --output_dir {o}", ["ends a response", "eos_token"]),
+    ("sft", "--model {d}/endless --train_file {d}/sft.jsonl --output_dir {o}", ["ends a response", "eos_token"]), ("plan", "--model {d}/odd_config", ["odd_config", "hidden_size"]), ("eval", "--score_only {d}/no_response.jsonl --output_dir {o}", ["no_response.jsonl"]),
 ]
 
 SERVER = """
@@ -160,6 +179,12 @@ def places(tmp_path_factory) -> dict[str, str]:
     (d / "unknown.yaml").write_text("learning_rate: 1e-6\n")
     (d / "nested.yaml").write_text("seed:\n  a: 1\n")
     (d / "broken.py").write_text("def f(:\n")
+    (d / "none.py").write_text("VERIFIERS = None\n")
+    (d / "alien").mkdir()
+    (d / "alien" / "results.json").write_text('{"accuracy": 0.5}')
+    for name, text in (("emptied", ""), ("mangled", "a: [1\n")):
+        (d / name).mkdir()
+        (d / name / "config.yaml").write_text(text)
     for name, leave, change in [("no_tokenizer", ("tokenizer",), {}), ("no_weights", ("model.safetensors",), {}), ("no_config", ("config.json", "generation"), {}),
                                 ("cut_weights", (), {"model.safetensors": 1000}), ("bad_config", (), {"config.json": 30})]:
         (d / name).mkdir()
@@ -168,6 +193,19 @@ def places(tmp_path_factory) -> dict[str, str]:
                 shutil.copy(file, d / name / file.name)
         for file, size in change.items():
             os.truncate(d / name / file, size)
+    for name in ("odd_config", "wider", "endless"):
+        shutil.copytree(model, d / name)
+    config = json.loads((model / "config.json").read_text())
+    (d / "odd_config" / "config.json").write_text(json.dumps(config | {"hidden_size": "big"}))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["a token more"])
+    tokenizer.save_pretrained(d / "wider")
+    (d / "endless" / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    (d / "endless" / "generation_config.json").unlink()
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (path := d / "endless" / file).exists():
+            path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "eos_token"}))
+    (d / "endless" / "chat_template.jinja").unlink(missing_ok=True)
     return {"d": str(d), "m": str(model)}
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import math
 import multiprocessing
 import os
 import pickle
@@ -15,6 +16,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from math_triples import hanging_triples, house_triples, triples
 
@@ -668,6 +670,17 @@ def test_early_stop_only_where_it_cannot_matter(monkeypatch):
     assert seen == {"": dict(timeout_s=6.0, memory_mb=4096, outer="firejail", require="full", compare="livecodebench")}
     with pytest.raises(ValueError, match="code_reward 'half'; expected pass_rate, "):
         score("coder1", block("1"), gold, code_reward="half")
+
+
+def test_a_reward_is_of_plain_types(monkeypatch):
+    """numpy's numbers ended a run after its first step (no JSON), and NaN made every gradient of it useless without a word."""
+    right = np.bool_(True)
+    for value, expected in ((np.float32(0.5), (0.5, True, "correct")), (math.nan, (-1.0, False, "verifier_error")), ("high", (-1.0, False, "verifier_error"))):
+        monkeypatch.setitem(rewards.VERIFIERS, "mine", Verifier(lambda *_: Reward(value, right, "correct"), lambda truth: None, think=False))
+        found = rewards.score("mine", "x", "y")
+        assert found == expected and [type(part) for part in found] == [float, bool, str]
+        done = rewards.perform(pickle.dumps((Reward, (value, right, "correct"))))
+        assert done == expected if expected[1] else isinstance(done, str)
 
 
 @pytest.mark.parametrize("truth", ["{", "[]", "{}", '{"inputs": []}', '{"inputs": ["1"], "outputs": []}', '{"functional": [1]}',

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import plan
+import ranks
 import rl_gppo
+import runs
 import toy
 from policy import load_tokenizer
 from runs import read_config
@@ -165,3 +168,24 @@ def test_help_shows_every_knob(capsys):
     assert {line.split()[0][2:] for line in groups[first]} == set(rl_gppo.MOST_USED.split())
     assert "  --lr 3e-05 " in shown and "after the warm-up" in shown and '  --eval_file auto ' in shown
     assert "def " not in shown and "dataclass" not in shown  # no source code
+
+
+@pytest.mark.parametrize("error, code, words", [(torch.OutOfMemoryError("CUDA out of memory"), 1, ["rank 0 is out of GPU memory", "token_budget"]),
+                                                (PermissionError(13, "Permission denied", "/theirs/rows.jsonl"), 2, ["/theirs/rows.jsonl", "let this user in"]),
+                                                (OSError(116, "Stale file handle"), 2, ["Stale file handle"])])
+def test_what_a_machine_refuses_is_one_line(capsys, error, code, words):
+    def fails(cfg):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        runs.frame(fails, rl_gppo.Config())
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert end.value.code == code and len(lines) == 1 and all(word in lines[0] for word in words), lines
+
+
+def test_a_checkpoint_of_the_other_stage_is_told(tmp_path, capsys):
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "state.json").write_text(json.dumps({"step": 3, "evaluated": -1}))
+    with pytest.raises(SystemExit):
+        ranks.load_checkpoint(tmp_path, None, {"step": 0, "cursor": 0, "best": None}.keys())
+    assert "another stage's, without cursor, best" in capsys.readouterr().err

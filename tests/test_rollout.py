@@ -1,5 +1,6 @@
 """Both rollout engines for real: vLLM on the CPU and transformers' generate, on a toy model."""
 
+import contextlib
 import inspect
 import json
 import math
@@ -258,6 +259,32 @@ def test_knobs_of_the_rewards_reach_the_pool(monkeypatch):
     with pytest.raises(Seen) as seen:
         rl_gppo.train(cfg)
     assert seen.value.args == ((3, 7.0), dict(code_reward="signed_pass_rate", no_think_end=-0.5, no_think_start=-2.0))
+
+
+def test_steps_without_an_update_are_counted_in_a_row(monkeypatch):
+    """No group kept, or every gradient skipped: what stop_without_signal counts; an update begins anew."""
+    trained, seen = iter([{}, {"updates": 2, "updates_skipped": 2}, {"updates": 2, "updates_skipped": 1}, {}]), []
+    engine = types.SimpleNamespace(sleep=lambda: None, sync=lambda policy: None)
+    run = types.SimpleNamespace(cfg=Config(steps=4), rank=1, bare=None, reward_s=0.0, leave=lambda **_: None)
+    fakes = {"start": lambda cfg: (run, engine, [], [], {"step": 0, "cursor": 0, "silent": 0}, None), "catch_signals": lambda: None,
+             "evaluate_and_save": lambda engine, held_out, state, pool, run: seen.append(state["silent"]), "rollout": lambda *_: ([], 0),
+             "compute_advantages": lambda *_: ([1], {}), "update_policy": lambda *_: next(trained), "log_step": lambda *_: None, "save_final": lambda *_: None}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(rl_gppo, name, fake)
+    monkeypatch.setattr(rl_gppo.rewards, "RewardPool", lambda *_, **__: contextlib.nullcontext())
+    rl_gppo.train(run.cfg)
+    assert seen == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("error", [ValueError("1.2 GB of KV cache is needed"), RuntimeError("no such layer")])
+def test_an_engine_that_cannot_start_says_why(monkeypatch, capsys, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(rl_gppo, "VLLMRollout", fails)
+    with pytest.raises(SystemExit) as end:
+        rl_gppo.make_engine("models/mine", types.SimpleNamespace(cfg=Config(rollout="auto")))
+    assert end.value.code == 2 and f"rollout: vllm cannot start with models/mine: {error}\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow

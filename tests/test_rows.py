@@ -9,6 +9,7 @@ import pytest
 import eval as ev
 import rewards
 import sft
+from rows import truth_of
 
 ROWS = Path(__file__).parent / "rows"
 THINK = "<think>hm</think>\n"
@@ -52,6 +53,14 @@ def test_gsm8k_rows_are_learnt_as_thinking():
         assert thought.startswith("<think>") and "<<" not in thought
         gold = row["answer"].split("#### ")[1].replace(",", "")
         assert rewards.score("math_longcot_math_verify", answer["content"], gold).correct, boxed
+
+
+def test_a_grid_in_the_tests_of_a_program_is_no_solution_of_gsm8k():
+    """`####` ends GSM8K's solutions; in the input of a program it is a wall."""
+    tests = json.dumps({"inputs": ["2 4\n####\n#..#\n"], "outputs": ["2"]})
+    for row in ({"answer": tests}, {"reward_model": {"ground_truth": tests}}):
+        assert truth_of(row) == tests
+    assert truth_of({"answer": "6*7=<<6*7=42>>42\n#### 1,042"}) == "1042"
 
 
 @pytest.mark.slow

@@ -245,6 +245,72 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     assert all(torch.equal(before[k], v) for k, v in run.policy.lm.model.layers.state_dict().items())
 
 
+def test_ten_useless_gradients_in_a_row_end_the_run(capsys, tmp_path, model):
+    """They ended in exit code 0 and a final/ that nothing had trained."""
+    from safetensors.torch import save_file
+
+    shutil.copytree(model, tmp_path / "nan")
+    weights = load_file(tmp_path / "nan" / "model.safetensors")
+    save_file(weights | {"model.norm.weight": weights["model.norm.weight"] * math.nan}, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
+    write(tmp_path / "rows.jsonl", [{"prompt": "1+1=", "response": "2"}] * 40)
+    said = message_of(capsys, "--model", tmp_path / "nan", "--train_file", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "out",
+                      "--global_batch", 2, "--epochs", 1, "--packing", "false", code=1)
+    assert "update 10: ten gradients in a row were not finite" in said and not (tmp_path / "out" / "final").exists()
+
+
+def test_fewer_rows_than_a_run_has_learnt_are_told(capsys, tmp_path, model):
+    """It went on for ever: the number of its update never equalled the last one's."""
+    def flags(count: int) -> list:
+        write(tmp_path / "rows.jsonl", [{"prompt": "1+1=", "response": "2"}] * count)
+        return ["--model", model, "--train_file", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "out", "--global_batch", 1, "--epochs", 1,
+                "--packing", "false"]
+
+    sft.main([str(flag) for flag in flags(3)])
+    assert "at update 3, these rows and epochs make 2" in message_of(capsys, *flags(2))
+
+
+def test_tokens_are_made_anew_where_a_file_of_a_folder_changes(tmp_path, tokenizer):
+    cfg = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out"))
+    (tmp_path / "rows").mkdir()
+    for count in (3, 7):
+        write(tmp_path / "rows" / "a.jsonl", [{"prompt": "1+1=", "response": "2"}] * count)
+        assert len(sft.load_examples(str(tmp_path / "rows"), "train_file", tokenizer, 99, cfg)) == count
+
+
+def test_two_runs_that_tokenize_the_same_rows_get_all_of_them(tmp_path, tokenizer, monkeypatch):
+    """The second deleted the folder that the first was filling, and the first took what the second had by then."""
+    cfg = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out"))
+    path, read = write(tmp_path / "rows.jsonl", [{"prompt": "1+1=", "response": "2"}] * 9), rows.read_rows
+
+    def another_begins(spec, knob, **more):
+        for number, row in enumerate(read(spec, knob, **more)):
+            if number == 5:
+                monkeypatch.setattr(sft, "read_rows", read)
+                forked.call(load_all, path, tokenizer, cfg)
+            yield row
+
+    monkeypatch.setattr(sft, "read_rows", another_begins)
+    assert len(sft.load_examples(path, "train_file", tokenizer, 99, cfg)) == 9
+    assert [p.suffix for p in (tmp_path / "tokens").iterdir()] == [""]
+
+
+def load_all(path: str, tokenizer, cfg) -> None:
+    assert len(sft.load_examples(path, "train_file", tokenizer, 99, cfg)) == 9
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path):
+    """The second one deleted the checkpoint that the first was writing, and both wrote one log."""
+    assert runs.hold(tmp_path) is True and runs.hold(tmp_path) is True  # this process may ask again
+    forked.call(refused, str(tmp_path))
+
+
+def refused(folder: str) -> None:
+    runs.HELD.clear()  # (a forked process has its own, but not from the forkserver)
+    assert runs.hold(Path(folder)) is False
+    with pytest.raises(SystemExit):
+        runs.take(Path(folder))
+
+
 def test_nan_is_no_json(tmp_path):
     """Python would write and read it, other readers of a log stop there."""
     runs.append_jsonl(tmp_path / "metrics.jsonl", [{"grad_norm": math.nan, "loss": math.inf, "lr": 1.0}])
@@ -546,12 +612,12 @@ def test_vllm_loads_final(whole):
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
-def message_of(capsys, *flags) -> str:
+def message_of(capsys, *flags, code: int = 2) -> str:
     with pytest.raises(SystemExit) as stop:
         sft.main([str(flag) for flag in flags])
     lines = capsys.readouterr().err.strip().splitlines()
     mine = [line for line in lines if line.startswith("sft.py: ")]
-    assert stop.value.code == 2 and len(mine) == 1 and lines[-1] == mine[0], lines
+    assert stop.value.code == code and len(mine) == 1 and lines[-1] == mine[0], lines
     return mine[0]
 
 
