@@ -208,7 +208,7 @@ def render(messages: list[dict], tokenizer, **options) -> str:
 
 def without_think(data_source: str) -> str:
     """The data_source with the same verifier that asks for no think tags (`ask_think: false`)."""
-    return data_source.replace("math_longcot_math_verify", "math_verify").replace("coder1_longcot", "coder1")
+    return str(data_source).replace("math_longcot_math_verify", "math_verify").replace("coder1_longcot", "coder1")
 
 
 # ----------------------------------------------------------------------------------------------------------- benchmarks

@@ -184,6 +184,33 @@ def test_livecodebench_tests_are_unpacked_once_a_problem(monkeypatch):
     assert len(unpacked) == len(problems) and all(p.tests is None and p.waiting == 0 for p in problems)
 
 
+@pytest.mark.parametrize("response, reason, correct, answer", [
+    ("so it is 12", "stop", False, "12"), ("so it is 12", "length", False, None), ("\\boxed{12} and", "length", False, "12"), ("it is 12", "length", True, "12")])
+def test_the_last_number_of_what_was_cut_is_no_answer(response, reason, correct, answer):
+    """It would vote in maj@n."""
+    class Pool:
+        closed = False
+
+        def submit(self, item):
+            future = Future()
+            future.set_result(rewards.Reward(1.0, True, "correct") if correct else rewards.Reward(-1.0, False, "wrong"))
+            return future
+
+    problem, written = ev.Problem("b", "0", [], "math_verify", "13"), []
+    problem.waiting = 1
+    scorer = ev.Scorer(Pool(), written.append, 1)
+    scorer.submit({"benchmark": "b", "id": "0", "sample": 0, "response": response, "finish_reason": reason}, problem)
+    scorer.wait()
+    assert [row["answer"] for row in written] == [answer]
+
+
+def test_retrained_weights_under_an_old_name_are_told(tmp_path):
+    prints = [ev.model_fingerprint(toy.make_model(str(tmp_path / "model"), seed=seed)) for seed in (0, 1, 0)]
+    assert prints[0] == prints[2] != prints[1] and ev.model_fingerprint("a/hub-name") == ev.model_fingerprint("another/name")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model_fingerprint": prints[0], "problems": {}}))
+    assert ev.changes(tmp_path, {"model_fingerprint": prints[1], "problems": {}}) == [f"model_fingerprint was {prints[0]!r}, now {prints[1]!r}"]
+
+
 class Evil:
     def __init__(self, path):
         self.path = path
@@ -630,10 +657,11 @@ def test_vllm_continues_over_two_ranks_and_agrees_with_hf(model, tmp_path):
     assert (tmp_path / "ranks/results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
     assert lines(tmp_path / "ranks/generations.jsonl") == rows
 
-    greedy = ("--temperature", 0, "--n", 1, "--k", 1, "--yarn_factor", 2)
-    texts = {}
+    # greedy by top_p or top_k, which must reach the engine for that, as the penalty must
+    common = ("--temperature", 1, "--n", 1, "--k", 1, "--yarn_factor", 2, "--repetition_penalty", 1.5)
+    texts, greedy = {}, {"hf": ("--top_p", 1e-6), "vllm": ("--top_k", 1)}
     for engine in ("hf", "vllm"):
-        done = run(*flags, *greedy, "--engine", engine, "--output_dir", tmp_path / engine)
+        done = run(*flags, *common, *greedy[engine], "--engine", engine, "--output_dir", tmp_path / engine)
         texts[engine] = [row["response"] for row in lines(tmp_path / engine / "generations.jsonl")]
         assert re.search(r"lowest frequency (\S+), attention scale (\S+)", done.stdout).groups() == shown.groups()
     assert texts["hf"] == texts["vllm"]
