@@ -67,21 +67,24 @@ def texts(groups) -> list[str]:
 
 def check(every: list, cursor: int, run: ranks.Run, carried: list) -> None:
     """What holds of any engine and number of ranks."""
-    begun, prompts, trained = {}, prompts_of(run), []
+    prompts, trained = prompts_of(run), []
+    rows = [prompts[i].text for i in rl_gppo.next_rows(0, cursor, len(prompts), run.cfg.seed)]
+    first = int(GROUPS * (1 + run.cfg.rollout_extra))  # begun in step 1; as many as a step takes in each later one
+    born = {text: 1 if k < first else 2 + (k - first) // GROUPS for k, text in enumerate(rows)}
     for step, samples in enumerate(every, 1):
         groups = [samples[k:k + EACH] for k in range(0, len(samples), EACH)]
         assert len(samples) == GROUPS * EACH and len({s.group for s in samples}) == GROUPS  # exact in every step
         for group in groups:
             assert len({(s.group, s.prompt.text) for s in group}) == 1  # groups are whole
-            begun[group[0].prompt.text] = step - max(s.staleness for s in group)
+            age = step - born[group[0].prompt.text]
+            assert max(s.staleness for s in group) <= age <= rl_gppo.MAX_STALENESS  # a response may draw its first token later
         trained += texts(groups)
         for s in samples:
-            assert s.staleness <= rl_gppo.MAX_STALENESS and s.reward is not None and len(s.logprobs) == len(s.response)
+            assert s.reward is not None and len(s.logprobs) == len(s.response)
             ended = s.response[-1] in run.stop_ids
             assert s.truncated == (not ended) and (ended or len(s.response) == LONGEST)
             assert not any(token in run.stop_ids for token in s.response[:-1])
     # no prompt is lost or doubled: all that were begun are trained on or still carried, each once
-    rows = [prompts[i].text for i in rl_gppo.next_rows(0, cursor, len(prompts), run.cfg.seed)]
     assert sorted(trained + texts(carried)) == sorted(rows) and len(set(rows)) == len(rows)
     assert len(carried) == GROUPS * run.cfg.rollout_extra and max(s.staleness for samples in every for s in samples) > 0
 
