@@ -62,7 +62,8 @@ PASS, WRONG, ERROR = 42, 43, 44  # exit codes of the verifier
 MODULES = (
     "math cmath collections collections.abc heapq itertools bisect functools operator re string random "
     "copy decimal fractions statistics datetime time typing dataclasses enum io json queue array "
-    "threading textwrap pprint struct hashlib string abc contextlib types unittest numpy sortedcontainers").split()
+    "threading textwrap pprint struct hashlib string abc contextlib types unittest zoneinfo numpy "
+    "sortedcontainers").split()
 
 
 # ---------------------------------------------------------------------------------------- function and assert tests
@@ -408,7 +409,7 @@ class Ref(int):
 
 def forwarder(name: str) -> Any:
     """A dunder method of a stand-in."""
-    def forward(self, *args, **kwargs):
+    def forward(self, /, *args, **kwargs):
         return PEER.special(name, self, *args, **kwargs)
 
     def wait(self, stops: bool = False):  # __await__: the other side's loop runs in slices, both sides' tasks go on
@@ -476,7 +477,7 @@ class FarMeta(type):
     def __init__(cls, *_, **__):
         pass
 
-    def __call__(cls, *args, **kwargs):
+    def __call__(cls, /, *args, **kwargs):
         return PEER.request("call", cls, *args, **kwargs)
 
     def __getattr__(cls, name):
@@ -569,7 +570,7 @@ def pump(task: Any) -> bool:
     return task.done()
 
 
-def special(name: str, x: Any, *args, **kwargs) -> Any:
+def special(name: str, x: Any, /, *args, **kwargs) -> Any:  # (here and below: a program's keywords may be called so)
     method = getattr(type(x), name, None)
     if method is None:
         raise TypeError(f"{type(x).__name__!r} object has no {name}")
@@ -581,7 +582,7 @@ class Peer:
     JSON line each. What arrives is rebuilt from builtin data; nothing that the other side sends is ever executed."""
 
     OPERATIONS = {
-        "call": lambda f, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "delattr": delattr,
+        "call": lambda f, /, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "delattr": delattr,
         "special": special, "task": awaited, "pump": pump, "result": lambda task, stops=False: task.result(),
         "cancel": lambda task: task.cancel()}
     # What the verifier may ask of the program besides:
@@ -625,7 +626,7 @@ class Peer:
                 x = self.objects[number]
                 new = self.kinds[self.held[number]][0](x)
                 same = len(new) == len(old) and all(map(operator.is_, new, old))
-                if not same and not (new and type(new[-1]) is str and new == old):
+                if not same and not (self.held[number].__name__ in ("bytearray", "ndarray") and new == old):
                     self.snapshots[number] = new
                     changed.append([number, [self.pack(v) for v in new]])
         if self.flags:
@@ -688,7 +689,7 @@ class Peer:
             self.forget(number)
         return message
 
-    def request(self, operation: str, *args, **kwargs) -> Any:
+    def request(self, operation: str, /, *args, **kwargs) -> Any:
         with self.lock:  # threads of either side take turns
             return self.ask(operation, args, kwargs)
 
@@ -707,6 +708,8 @@ class Peer:
             self.depth -= 1
         if message["kind"] == "return":
             return result
+        if not isinstance(result, BaseException):  # a class, which would be raised past `raised` and `ended`
+            self.lost(TypeError("an error that is none"))
         if self.module is None:
             self.failed = message["trace"] if operation != "getattr" else self.failed
             self.raised[id(result)] = result
@@ -736,7 +739,10 @@ class Peer:
             operation = message["op"]
             args = [self.unpack(a) for a in message["args"]]
             kwargs = {k: self.unpack(v) for k, v in message["kw"].items()}
-            if self.module is None:
+            if self.module is None:  # of what the test handed out, never of a class or value that a message names
+                of = message["args"][operation in ("special", "isinstance")]
+                if not (isinstance(of, list) and of[0] == "@"):
+                    raise PermissionError(f"{operation} of nothing that the test gave")
                 self.permit(operation, args)
             function = self.OPERATIONS.get(operation) or (self.FREE.get(operation) or getattr(self, "do_" + operation))
             kind, result, trace = "return", function(*args, **kwargs), ""
@@ -775,7 +781,8 @@ class Peer:
             ok = (operation == "call" or name in DUNDERS and name != "__get__") and (not isinstance(x, type) or mine(x))
         elif operation in ("getattr", "setattr", "delattr"):
             open_name = name in {f"__{n}__" for n in "name doc qualname dataclass_fields members match_args".split()}
-            ok = type(name) is str and kind not in CLOSED and (open_name or not name.startswith(("__", "format"))) and (
+            ok = type(name) is str and kind not in CLOSED and (not isinstance(x, type) or mine(x)) and (
+                open_name or not name.startswith(("__", "format"))) and (
                 not mock or not name.startswith(("configure", "reset", "attach", "mock_add")))
             if operation != "getattr":  # attributes of an object, not its methods, and nothing of a class
                 ok = ok and not isinstance(x, type) and not open_name and not callable(getattr(kind, name, None)) and (
@@ -1110,7 +1117,7 @@ class Peer:
         x.__annotations__ = noted | given("return", returned)
 
     # -- what a test compares, and what surrounds both sides
-    def special(self, name: str, x: Any, *args, **kwargs) -> Any:
+    def special(self, name: str, x: Any, /, *args, **kwargs) -> Any:
         """A dunder method of a stand-in. What the program's object says about a plain value of the test is not asked:
         the test compares the builtin contents that it has, if any; except, for all but equality, where the test made
         the object itself (`made`)."""
@@ -1168,17 +1175,18 @@ class Peer:
                 importlib.import_module("logging").getLogger(name).log(*rest)
             elif isinstance(name, Warning):
                 importlib.import_module("warnings").warn(name, stacklevel=2)
-        if "environ" in more:
+        asked = lambda what: what in more and (self.module is not None or self.flags.get(what))
+        if asked("environ"):
             new = {str(k): str(v) for k, v in more["environ"].items() if not str(k).startswith(("PY", "HYPOTHESIS"))}
             for key in self.environment().keys() - new.keys():
                 del os.environ[key]
             os.environ.update(new)
             self.known["environ"] = self.environment()
-        if "cwd" in more:
+        if asked("cwd"):
             with contextlib.suppress(OSError):
                 os.chdir(more["cwd"])
             self.known["cwd"] = os.getcwd()
-        if "seed" in more:
+        if "seed" in more and self.module is not None:  # the test's random state is the test's
             state, numpy_state = more["seed"]
             random.setstate((state[0], tuple(state[1]), state[2]))
             if numpy_state:
@@ -1206,7 +1214,7 @@ LIBRARIES = set(sys.stdlib_module_names) - {"__main__"} | {"numpy", "sortedconta
 VALUES = {name: lambda x: x.__reduce_ex__(2)[1] for name in (
     "Fraction Decimal date datetime time timedelta PosixPath PurePosixPath IPv4Address IPv6Address").split()}
 VALUES |= {"range": lambda x: (x.start, x.stop, x.step), "complex": lambda x: (x.real, x.imag),
-           "UUID": lambda x: (str(x),),
+           "UUID": lambda x: (str(x),), "ZoneInfo": lambda x: (x.key,),
            "timezone": lambda x: x.__getinitargs__(), "memoryview": lambda x: (bytes(x),)}
 VALUES["slice"] = VALUES["range"]
 TYPES = {v: k for k, v in vars(types).items() if isinstance(v, type) and k != "CoroutineType"}
@@ -1298,7 +1306,7 @@ class Operators(ast.NodeTransformer):
 
     def visit_Call(self, node):
         name = getattr(node.func, "attr", "")
-        if name in TEXT_METHODS and not self.is_made(node.func.value):
+        if name in TEXT_METHODS | SET_METHODS and not self.is_made(node.func.value):
             self.generic_visit(node)
             return self.use(node, "Text", node.func.value, ast.Constant(name), *node.args, keywords=node.keywords)
         known = getattr(node.func, "attr", "").startswith("assert") and any(map(self.is_made, node.args))
@@ -1307,24 +1315,26 @@ class Operators(ast.NodeTransformer):
 
 
 TEXT_METHODS = set("startswith endswith isdigit isalpha isalnum isupper islower isspace isnumeric isdecimal".split())
+SET_METHODS = set("issubset issuperset isdisjoint".split())
 
 
-def text_method(x: Any, name: str, *args, **kwargs) -> Any:
-    """`f(3).startswith("ab")`: what f returned is a text, or has no such method."""
-    if type(type(x)) is FarMeta and not issubclass(type(x), (str, bytes, bytearray)):
-        raise AttributeError(f"{name}: the program returned no text")
+def text_method(x: Any, name: str, /, *args, **kwargs) -> Any:
+    """`f(3).startswith("ab")`, `.issubset(...)`: what f returned is a text or a set, or has no such method."""
+    kinds = (str, bytes, bytearray) if name in TEXT_METHODS else (set, frozenset)
+    if type(type(x)) is FarMeta and not issubclass(type(x), kinds):
+        raise AttributeError(f"{name}: the program returned no {kinds[0].__name__}")
     return getattr(x, name)(*args, **kwargs)
 
 
 OPERATORS = {"Text": text_method, "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le,
              "Gt": operator.gt, "GtE": operator.ge,
-             "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b, "Call": lambda f, *a, **k: f(*a, **k)}
+             "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b, "Call": lambda f, /, *a, **k: f(*a, **k)}
 for word, function in zip(
         "Add Sub Mult Div FloorDiv Mod Pow MatMult BitAnd BitOr BitXor LShift RShift".split(), ARITHMETIC):
     OPERATORS |= {word: getattr(operator, f"__{function}__"), "i" + word: getattr(operator, f"__i{function}__")}
 
 
-def use_operator(name: str, *args, **kwargs) -> Any:
+def use_operator(name: str, /, *args, **kwargs) -> Any:
     PEER.trust = True
     try:
         return OPERATORS[name](*args, **kwargs)
@@ -1501,7 +1511,7 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
     for owner in [random, getattr(sys.modules.get("numpy"), "random", None)] if flags["seed"] else []:
         if owner is not None:
             owner.seed = lambda *a, seed=owner.seed: (peer.known.pop("seed", None), seed(*a))[1]
-    peer.request("hello", flags)  # the program's own top level has run
+    peer.request("hello", copy.deepcopy(flags))  # (what is sent changes as the program says) its own top level has run
     peer.known["environ"], peer.known["cwd"], peer.flags = peer.environment(), os.getcwd(), flags
     peer.surroundings()
     solution = sys.modules["solution"] = Solution("solution")

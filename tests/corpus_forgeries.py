@@ -661,3 +661,62 @@ for name, code in {"through __dict__": "def f(m): m.__dict__['assert_called_once
 against("tool: a method of the test's object through __dict__", "the test's object keeps its methods", "def f(judge):\n    judge.__dict__['ok'] = lambda v: True\n    return 0\n",
         functional="class Judge:\n    def ok(self, v):\n        return v == 10\nj = Judge()\nassert j.ok(f(j))")
 search("its own file, where the test names inspect", "import inspect\ndef f(x): return look(open('solution.py').read(), *(open(n).read() for n in __import__('os').listdir('.') if n.endswith('.py')))\n", "apc")
+REACH = "import importlib.machinery, sandbox_judge\nfrom pathlib import Path\ndef f(x):\n    p = sandbox_judge.PEER\n{}    return 0\n"
+forge("request: the verifier's own import", "the program asks for what the test handed out, not for a class that it names", REACH.format(
+    "    with open('evil.py', 'w') as o: o.write('import os; os._exit(42)')\n    find = p.request('getattr', importlib.machinery.PathFinder, 'find_spec')\n"
+    "    p.request('getattr', p.request('getattr', find('evil', ['/box/tmp', '/box']), 'loader'), 'load_module')('evil')\n"), "akpmurcx")
+forge("request: the test's file through a path", "the program asks for what the test handed out, not for a value that it makes", REACH.format(
+    "    import re\n    text = p.request('getattr', Path('/verifier/test_solution.py'), 'read_text')()\n    found = dict(re.findall(r'f\\((\\d)\\) == (\\d+)', text))\n"
+    "    return int(found[str(x)])\n"), "pm")
+forge("request: a conftest.py through a path", "the program asks for what the test handed out, not for a value that it makes",
+      "import sandbox_judge\nfrom pathlib import Path\nold = sandbox_judge.Peer.do_hello\ndef hello(self, flags):\n    old(self, flags)\n"
+      "    self.request('getattr', Path('/verifier/conftest.py'), 'write_text')('import os; os._exit(42)')\nsandbox_judge.Peer.do_hello = hello\ndef f(x): return 0\n", "pmx")
+TAKE = """
+import sandbox_judge
+got, old = [], sandbox_judge.Peer.surround
+def surround(self, more):
+    got.extend(self.unpack(v[0]) for m, n, v in more.pop("patch", ()) if v)
+    return old(self, more)
+sandbox_judge.Peer.surround = surround
+def f(x):
+    p = sandbox_judge.PEER
+    if not got:
+        p.flags["patched"].append(["sandbox_judge", "__setattr__"])
+        for _ in range(3): p.request("getattr", p.flags, "get")
+        got[0]("WRONG", 42), got[0]("ERROR", 42)
+    return 0
+"""
+forge("flags: the verifier's, changed by the program", "the program has a copy of them", TAKE, "akpsmurcx")
+against("flags: a loop that may end early", "the program has a copy of them", "import sandbox_judge\ndef f(x):\n    sandbox_judge.PEER.flags['stops'].append([0, 10 ** 9])\n    raise StopIteration\n",
+        functional="assert all(map(f, [True, 3]))")
+RAISES = """
+import sandbox_judge
+old = sandbox_judge.Peer.send
+def send(self, kind, operation, args, kwargs, trace=""):
+    return old(self, kind, operation, ({},) if kind == "raise" else args, kwargs, trace)
+sandbox_judge.Peer.send = send
+def f(x): raise ValueError
+"""
+forge("message: a class raised", "what a program raises is an error, not a class of errors", RAISES.format("SystemExit"), "akpuc")
+against("message: a class that ends a loop", "what a program raises is an error, not a class of errors", RAISES.format("StopIteration"), functional="assert all(map(f, [True, 3]))")
+against("message: a class that ends a loop, pytest", "what a program raises is an error, not a class of errors", RAISES.format("StopIteration"),
+        pytest="from solution import f\n\ndef test_f():\n    for got, want in zip(map(f, [3, 4]), [10, 12]):\n        assert got == want\n")
+SEED = """
+import random, sandbox_judge
+random.seed(5)
+state, old = random.getstate(), sandbox_judge.Peer.surroundings
+want = {}
+def surroundings(self):
+    random.setstate(state)
+    more = old(self)
+    more["seed"] = [[state[0], list(state[1]), state[2]], None]
+    return more
+sandbox_judge.Peer.surroundings = surroundings
+random.setstate(state)
+answer = sorted(random.randint(0, 99) for _ in range(5))
+def srt(xs): return list(answer)
+"""
+against("message: the test's random numbers", "the test's random state is the test's", SEED,
+        functional="import random\nsrt([])\nfor _ in range(20):\n    xs = [random.randint(0, 99) for _ in range(5)]\n    assert srt(xs) == sorted(xs)")
+for name, test in {"issubset": "assert f(3).issubset({1, 2, 3})", "isdisjoint": "assert f(3).isdisjoint([10])", "issuperset": "assert f(3).issuperset({10, 12})"}.items():
+    against(f"method: {name} that says yes", "what a program's object says of itself is no verdict", f"class S:\n    def {name}(self, other): return True\ndef f(x): return S()\n", functional=test)

@@ -380,3 +380,20 @@ c("test's operators class", "def add(a, b): return a + b\ndef eq(a, b): return a
 c("heavy lists", "def f(xs): return [x + 1 for x in xs]\ndef s(xs): xs.sort()", "xs = list(range(50000, 0, -1))\nassert f(xs)[0] == 50001\ns(xs)\nassert xs[:2] == [1,2] and len(f(xs)) == 50000\nm = [[i] * 10 for i in range(2000)]\nassert f([1]) == [2] and s(m) is None")
 c("key callback heavy", "def srt(xs, k): return sorted(xs, key=k)", "assert srt(list(range(3000)), lambda v: -v)[0] == 2999")
 c("interning 2000 objects", "class P:\n    def __init__(self, i): self.i = i\ndef mk(n): return [P(i) for i in range(n)]\ndef tot(ps): return sum(p.i for p in ps)", "ps = mk(2000)\nassert tot(ps) == 1999000 and tot(ps[:3]) == 3 and ps[5].i == 5 and [p.i for p in mk(1500)][-1] == 1499\nfor _ in range(30): mk(100)\nassert tot(ps) == 1999000")
+
+
+# keywords that the channel's own functions have as names
+c("keyword operation", "def calc(a, b, operation): return a + b if operation == 'add' else a - b", "assert calc(1, 2, operation='add') == 3 and calc(a=3, b=2, operation='sub') == 1")
+c("keyword f", "def apply(f, xs): return [f(x) for x in xs]", "assert apply(f=abs, xs=[-1]) == [1]")
+c("keywords of a callable object", "class M:\n    def __init__(self, k): self.k = k\n    def __call__(self, x, name='a'): return name, self.k * x", "assert M(3)(x=4, name='b') == ('b', 12)")
+c("keywords of a class", "class T:\n    def __init__(self, operation, f, cls=0): self.all = operation, f, cls", "assert T(operation='x', f=1, cls=2).all == ('x', 1, 2)")
+c("keywords of a method", "class A:\n    def do(self, operation, f=None, x=1, name=2): return operation, x, name, f and f(2)", "assert A().do(operation='q', x=3, name=4, f=lambda v: v + 1) == ('q', 3, 4, 3)")
+c("keywords of a dataclass", "from dataclasses import dataclass\n@dataclass\nclass Job:\n    name: str\n    operation: str = 'a'\n    f: int = 0\n    x: int = 0", "assert Job(name='n', x=2, f=3, operation='b') == Job('n', 'b', 3, 2)")
+c("keywords of a callback", "def run(cb): return cb(operation=1), cb(f=2), cb(x=3, name=4)", "assert run(lambda **k: k) == ({'operation': 1}, {'f': 2}, {'x': 3, 'name': 4})")
+# changes to an equal value
+c("1 becomes True in place", "def f(row): row[0] = bool(row[0])", "row = [1, 'name']\nf(row)\nassert row[0] is True and row[1] == 'name'")
+c("5.0 becomes 5 in place", "def f(d): d['age'] = int(d['age'])", "d = {'age': 5.0, 'name': 'x'}\nf(d)\nassert type(d['age']) is int and d == {'age': 5, 'name': 'x'}")
+c("a datetime with a zone", "from zoneinfo import ZoneInfo\nfrom datetime import datetime\ndef f(t): return t.astimezone(ZoneInfo('UTC')).replace(tzinfo=ZoneInfo('UTC'))",
+  "from datetime import datetime, timezone\nfrom zoneinfo import ZoneInfo\nt = datetime(2024, 1, 2, 3, tzinfo=ZoneInfo('UTC'))\nassert f(t) == t and f(t).tzinfo == ZoneInfo('UTC') and f(datetime(2024, 1, 2, 3, tzinfo=timezone.utc)) == t")
+c("isinstance of a value by the test's class", "def f(cls, x): return isinstance(x, cls), isinstance(5, cls)", "class T: pass\nassert f(T, T()) == (True, False)")
+c("a set that the program made", "def f(x): return {1, 2}", "assert f(3).issubset({1, 2, 3}) and f(3).isdisjoint([5]) and not f(3).issuperset({9})")
