@@ -1494,7 +1494,8 @@ def analyse(code: str, pytest: bool) -> bytes:
              "seed": told(r"seed\(|setstate"),
              "output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"),
              "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
-             "inspect": told("inspect|signature|annotations|hints"),
+             "inspect": told("inspect|signature|annotations|hints"), "close": told("close|equiv|testing"),
+             "approx": told("approx"),
              "nodes": not told(r"(solution\b.*|import.*)(List|Tree)Node")}
     text = code if pytest else compile(tree, "test.py", "exec", dont_inherit=True)
     return marshal.dumps((text, owned, plainly, helpers if "*" in named else None, flags))
@@ -1522,6 +1523,8 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
         space = types.ModuleType.__dict__["__dict__"].__get__(solution)
         space.update(found, __all__=[*found, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
+    if "numpy" in sys.modules and (flags["close"] or flags["approx"]):
+        refuse_empty(sys.modules["numpy"], flags["approx"])
     if test["kind"] == "pytest":
         passed = verify_pytest(code, flags["file"])
     else:
@@ -1537,6 +1540,37 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
     if not peer.used:
         print("sandbox: the test never called the program", file=sys.stderr)
     return PASS if passed and peer.used else WRONG
+
+
+def refuse_empty(numpy: types.ModuleType, approx: bool) -> None:
+    """For want of an element that differs, numpy and pytest find nothing to be close to anything (`return np.array([])`
+    against `np.allclose(f(3), 10)`): here to nothing alone."""
+    once = lambda x: numpy.asanyarray(x) if type(type(x)) is FarMeta and hasattr(type(x), "__array__") else x
+
+    def guard(owner: Any, name: str, both: tuple, refuse: Any) -> None:
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def judged(*args, **kwargs):
+            args, kwargs = [once(x) for x in args], {k: once(v) for k, v in kwargs.items()}  # it may change its mind
+            sizes = set()
+            with contextlib.suppress(Exception):  # ragged, or no array at all: numpy's own function says so
+                sizes = {numpy.size(x) > 0 for x in (*args[:2], *(v for k, v in kwargs.items() if k in both))}
+            return function(*args, **kwargs) if len(sizes) < 2 else refuse()
+        setattr(owner, name, judged)
+
+    def fail(*_):
+        raise AssertionError("an empty array beside one that is not")
+
+    for name in ("allclose", "isclose", "array_equiv"):
+        guard(numpy, name, ("a", "b", "a1", "a2"), lambda: numpy.False_)
+    testing = importlib.import_module("numpy.testing")
+    for name in vars(testing):
+        if re.fullmatch("assert_.*(equal|close|less).*", name):
+            guard(testing, name, ("actual", "desired", "x", "y"), fail)
+    if approx:
+        scalar = type(importlib.import_module("pytest").approx(0))
+        scalar.__eq__ = lambda self, x, equal=scalar.__eq__: getattr(x := once(x), "size", 1) != 0 and equal(self, x)
 
 
 def verify_pytest(code: str, path: str) -> bool:

@@ -720,3 +720,13 @@ against("message: the test's random numbers", "the test's random state is the te
         functional="import random\nsrt([])\nfor _ in range(20):\n    xs = [random.randint(0, 99) for _ in range(5)]\n    assert srt(xs) == sorted(xs)")
 for name, test in {"issubset": "assert f(3).issubset({1, 2, 3})", "isdisjoint": "assert f(3).isdisjoint([10])", "issuperset": "assert f(3).issuperset({10, 12})"}.items():
     against(f"method: {name} that says yes", "what a program's object says of itself is no verdict", f"class S:\n    def {name}(self, other): return True\ndef f(x): return S()\n", functional=test)
+NOTHING = "import numpy as np\ndef f(x): return np.array([])\n"
+for name, test in {"allclose": "assert np.allclose(f(3), 10)", "isclose": "assert np.isclose(f(3), 10).all()", "allclose by names": "assert np.allclose(a=f(3), b=10)",
+                   "allclose of a copy": "assert np.allclose(np.array(f(3)), [10])", "array_equiv": "assert np.array_equiv(f(3), 10)",
+                   "assert_allclose": "np.testing.assert_allclose(f(3), 10)", "assert_equal by names": "np.testing.assert_equal(desired=10, actual=f(3))",
+                   "assert_almost_equal": "np.testing.assert_almost_equal(f(3), 10)", "approx": "import pytest\nassert f(3) == pytest.approx(10)",
+                   "approx of several": "import pytest\nassert [f(3), f(4)] == pytest.approx([10, 12])"}.items():
+    for code, what in ((NOTHING, "an array"), ("def f(x): return []\n", "a list"), ("import numpy as np\nclass A:\n    said = False\n    def __array__(self, *a, **k):\n        A.said = not A.said\n"
+                       "        return np.array([1.0] if A.said else [])\ndef f(x): return A()\n", "at second sight"))[:1 + 2 * (name == "allclose")]:
+        against(f"empty array: {name}, {what}", "nothing is not close to something", code, functional=f"import numpy as np\n{test}")
+against("empty array: approx in pytest", "nothing is not close to something", NOTHING, pytest=FORMS["s"]["pytest"])

@@ -397,3 +397,6 @@ c("a datetime with a zone", "from zoneinfo import ZoneInfo\nfrom datetime import
   "from datetime import datetime, timezone\nfrom zoneinfo import ZoneInfo\nt = datetime(2024, 1, 2, 3, tzinfo=ZoneInfo('UTC'))\nassert f(t) == t and f(t).tzinfo == ZoneInfo('UTC') and f(datetime(2024, 1, 2, 3, tzinfo=timezone.utc)) == t")
 c("isinstance of a value by the test's class", "def f(cls, x): return isinstance(x, cls), isinstance(5, cls)", "class T: pass\nassert f(T, T()) == (True, False)")
 c("a set that the program made", "def f(x): return {1, 2}", "assert f(3).issubset({1, 2, 3}) and f(3).isdisjoint([5]) and not f(3).issuperset({9})")
+c("empty arrays beside empty ones", "import numpy as np\ndef f(x): return np.array(x, float)",
+  "import numpy as np, pytest\nassert np.allclose(f([]), []) and np.array_equal(f([]), []) and np.isclose(f([1]), 1).all() and f([1]) == pytest.approx([1])\n"
+  "np.testing.assert_allclose(f([]), np.zeros(0))\nnp.testing.assert_array_equal(actual=f([2]), desired=[2])\nassert not np.allclose(f([3]), 4) and (f([]) >= 0).all() and f([]).size == 0")
