@@ -144,14 +144,25 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return found
 
 
+def does_something(code: str) -> bool:
+    """Whether it is Python, and more than values: a sample output is not."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(isinstance(n, ast.Call) or isinstance(n, ast.stmt) and not isinstance(n, ast.Expr) for n in nodes)
+
+
 def program_of(text: str, any_language: bool = False, entries: frozenset[str] = frozenset()) -> str:
-    """The last fenced Python block, or, if none is marked as Python, the last without a language; "" if there is none.
+    """The last fenced Python block, or, if none is marked as Python, the last without a language that does something
+    (others show what a program prints), or the last of them; "" if there is none.
     `entries`: names that the tests call; the last block that defines the most of them is the program."""
     found = [(info, code) for info, code in blocks(text) if any_language or not info or PYTHON.match(info)]
     needed = [len(entries & {a or b for a, b in DEFINED.findall(code)}) if entries else 0 for _, code in found]
     if most := max(needed, default=0):
         return [code for (_, code), count in zip(found, needed) if count == most][-1]
-    marked = [code for info, code in found if any_language or info] or [code for _, code in found]
+    plain = [code for _, code in found]
+    marked = [code for info, code in found if any_language or info] or [*filter(does_something, plain)] or plain
     return marked[-1] if marked and marked[-1].strip() else ""
 
 

@@ -547,6 +547,10 @@ def test_which_program(no_zygote_left):
     assert rewards.program_of(block("1") + block("2") + "Output:\n```\n3\n```") == "2\n"
     assert rewards.program_of("```\n1\n```") == "1\n" and rewards.program_of("```cpp\n1\n```") == ""
     assert rewards.program_of("text ```py\n1\n``` text") == "1\n"
+    plain = "```\nn = int(input())\nprint(n)\n```\n"  # unmarked, as is what it prints
+    for output in ("6", "[1, 2]", "Hello, world", "YES", "1 2\n3"):
+        assert rewards.program_of(f"{plain}It prints\n```\n{output}\n```") == "n = int(input())\nprint(n)\n"
+    assert rewards.program_of(f"{plain}or\n```\nprint(input())\n```\n") == "print(input())\n"
     assert rewards.program_of("```python\n1\n```\n```cpp\n2\n```", any_language=True) == "2\n"
     assert score("coder1_longcot", block(right, think=False), gold) == (-1.0, False, "no_think_end")
     assert score("coder1_longcot", f"{block(right)}</think>", gold) == (0.0, False, "no_code")
