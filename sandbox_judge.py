@@ -555,7 +555,12 @@ def awaited(awaitable: Any) -> Any:
         loop = PEER.loop = PEER.loop or asyncio.new_event_loop()
 
     async def run():
-        return await awaitable
+        try:
+            return await awaitable
+        except BaseException as error:  # the program may never ask for the result
+            if PEER.module is None:
+                PEER.failed_in_the_program(error)
+            raise
     return loop.create_task(run())
 
 
@@ -678,7 +683,8 @@ class Peer:
             self.pending[description[0]] = description
         for number in [d[0] for d in message["new"]]:
             self.build(number)
-        self.todo += [(number, values) for number, values in message.get("set", ()) if number in self.snapshots]
+        self.todo += [(number, values) for number, values in message.get("set", ()) if number in self.snapshots
+                      and not (number % 2 == self.parity and "mock" in getattr(self.objects[number], "__dict__", ()))]
         while self.todo:
             number, values = self.todo.pop(0)
             x = self.objects[number]
@@ -718,9 +724,12 @@ class Peer:
 
     def ended(self, error: BaseException, operation: str, args: tuple, kwargs: dict) -> BaseException:
         """The error; but one that would only end a loop of the test early (as PEP 479 has it) is a RuntimeError."""
+        asyncio = sys.modules.get("asyncio")  # a task that is cancelled fails no group of tasks
+        if asyncio and isinstance(error, asyncio.CancelledError) and not self.flags.get("cancels"):
+            return RuntimeError("the program raised CancelledError")
         stop = isinstance(error, (StopIteration, StopAsyncIteration))
         frame, names, allowed = sys._getframe(3), set(), False
-        if not stop and not isinstance(error, IndexError) or kwargs.get("stops"):
+        if not stop and not isinstance(error, IndexError) or operation == "result" and kwargs.get("stops"):
             return error
         if operation == "special" and args[0] in ("__next__", "__anext__"):
             return error
@@ -764,6 +773,8 @@ class Peer:
 
     def failed_in_the_program(self, error: Any) -> None:
         """A failed assert of the test that passes through the program, which could swallow it, is final."""
+        if isinstance(error, BaseExceptionGroup):
+            error = error.subgroup(AssertionError) and AssertionError(str(error))
         failed = isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")
         if failed and id(error) not in self.raised:
             self.swallowed = error
@@ -783,7 +794,8 @@ class Peer:
             open_name = name in {f"__{n}__" for n in "name doc qualname dataclass_fields members match_args".split()}
             ok = type(name) is str and kind not in CLOSED and (not isinstance(x, type) or mine(x)) and (
                 open_name or not name.startswith(("__", "format"))) and (
-                not mock or not name.startswith(("configure", "reset", "attach", "mock_add")))
+                not mock or not name.startswith(
+                    ("_", "configure", "reset", "attach", "mock_", "call_args", "method_calls")))
             if operation != "getattr":  # attributes of an object, not its methods, and nothing of a class
                 ok = ok and not isinstance(x, type) and not open_name and not callable(getattr(kind, name, None)) and (
                     mine(kind) or not hasattr(kind, name))
@@ -1005,6 +1017,8 @@ class Peer:
         if tag == "g":
             x = self.library(*rest)  # as a value not a class that would catch a failed assert of the test
             catches = self.module is None and x in (BaseException, Exception, AssertionError)
+            if self.module is None and not catches and not inert(x):  # CDLL, FileIO, attrgetter, type: as a value never
+                return type(x.__name__, (), {"__module__": str(x.__module__)})
             return type(x.__name__, (Exception,), {}) if catches else x
         if tag == "t":
             return tuple(map(self.unpack, rest))
@@ -1173,7 +1187,8 @@ class Peer:
             name, *rest = map(self.unpack, note)
             if rest:
                 importlib.import_module("logging").getLogger(name).log(*rest)
-            elif isinstance(name, Warning):
+            elif isinstance(name, Warning) and not isinstance(name, (StopIteration, StopAsyncIteration, SystemExit,
+                                                                     KeyboardInterrupt, GeneratorExit)):
                 importlib.import_module("warnings").warn(name, stacklevel=2)
         asked = lambda what: what in more and (self.module is not None or self.flags.get(what))
         if asked("environ"):
@@ -1207,6 +1222,22 @@ class Peer:
     def watched(self, module: str, name: str) -> Any:
         value = getattr(sys.modules.get(module), name, None)
         return self.known.get((module, name, "original")) if type(value).__module__.startswith("_pytest") else value
+
+
+INERT = set("abc array collections _collections_abc contextlib datetime decimal enum fractions functools ipaddress "
+            "itertools numbers pathlib queue random re statistics threading time typing uuid zoneinfo "
+            "sortedcontainers".split())
+
+
+def inert(c: type) -> bool:
+    """Whether a class of a library may be a value in the verifier, where the test may call it with what the program
+    gives: that runs no code, opens no file, walks no attributes. (Not `ctypes.CDLL`, `io.FileIO`, `attrgetter`.)"""
+    top, numpy = c.__module__.split(".")[0], sys.modules.get("numpy")
+    if issubclass(c, type) or c.__name__ == "ForwardRef":
+        return False
+    return issubclass(c, BaseException) or top in INERT or top == "builtins" and (
+        c not in TYPES or c is types.NoneType) or numpy is not None and (
+        issubclass(c, (numpy.generic, numpy.dtype)) or c is numpy.ndarray)
 
 
 PEER: Any = None
@@ -1276,8 +1307,8 @@ def made(tree: ast.Module, classes: set[str], modules: set[str]) -> Any:
 class Operators(ast.NodeTransformer):
     """Operators on objects that the test made itself are asked of the program (`use_operator`)."""
 
-    def __init__(self, is_made: Any):
-        self.is_made, self.count = is_made, 0
+    def __init__(self, is_made: Any, names: set[str] = frozenset()):
+        self.is_made, self.names, self.count = is_made, names, 0
 
     def use(self, node: ast.AST, name: str, *args, keywords=()) -> ast.AST:
         self.count += 1
@@ -1306,7 +1337,8 @@ class Operators(ast.NodeTransformer):
 
     def visit_Call(self, node):
         name = getattr(node.func, "attr", "")
-        if name in TEXT_METHODS | SET_METHODS and not self.is_made(node.func.value):
+        if name in TEXT_METHODS | SET_METHODS and not self.is_made(node.func.value) and not (
+                isinstance(node.func.value, ast.Name) and node.func.value.id in self.names):
             self.generic_visit(node)
             return self.use(node, "Text", node.func.value, ast.Constant(name), *node.args, keywords=node.keywords)
         known = getattr(node.func, "attr", "").startswith("assert") and any(map(self.is_made, node.args))
@@ -1321,7 +1353,8 @@ SET_METHODS = set("issubset issuperset isdisjoint".split())
 def text_method(x: Any, name: str, /, *args, **kwargs) -> Any:
     """`f(3).startswith("ab")`, `.issubset(...)`: what f returned is a text or a set, or has no such method."""
     kinds = (str, bytes, bytearray) if name in TEXT_METHODS else (set, frozenset)
-    if type(type(x)) is FarMeta and not issubclass(type(x), kinds):
+    far = FarMeta in (type(x), type(type(x))) or type(x) is types.FunctionType
+    if far and not issubclass(type(x), kinds):
         raise AttributeError(f"{name}: the program returned no {kinds[0].__name__}")
     return getattr(x, name)(*args, **kwargs)
 
@@ -1479,7 +1512,7 @@ def analyse(code: str, pytest: bool) -> bytes:
     named = imported(tree)
     plainly = called_plainly(tree, owned | named)
     helpers = {name for name in free_names(code) - owned if name in prelude()}
-    operators = Operators(made(tree, owned | named, modules_of_the_program(tree)))
+    operators = Operators(made(tree, owned | named, modules_of_the_program(tree)), owned | named)
     tree = operators.visit(tree)
     if pytest and operators.count:
         code = ast.unparse(tree)
@@ -1494,8 +1527,9 @@ def analyse(code: str, pytest: bool) -> bytes:
              "seed": told(r"seed\(|setstate"),
              "output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"),
              "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
-             "inspect": told("inspect|signature|annotations|hints"), "close": told("close|equiv|testing"),
-             "approx": told("approx"),
+             "inspect": told("inspect|signature|annotations|hints"), "cancels": told("[cC]ancel"),
+             "close": told("close|equiv|testing"), "approx": told("approx"),
+             "runs": told(r"\beval|\bexec|pickle|annotations|hints|inspect"),
              "nodes": not told(r"(solution\b.*|import.*)(List|Tree)Node")}
     text = code if pytest else compile(tree, "test.py", "exec", dont_inherit=True)
     return marshal.dumps((text, owned, plainly, helpers if "*" in named else None, flags))
@@ -1523,6 +1557,8 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
         space = types.ModuleType.__dict__["__dict__"].__get__(solution)
         space.update(found, __all__=[*found, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
+    if flags["runs"]:
+        refuse_code(flags["file"])
     if "numpy" in sys.modules and (flags["close"] or flags["approx"]):
         refuse_empty(sys.modules["numpy"], flags["approx"])
     if test["kind"] == "pytest":
@@ -1534,7 +1570,9 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
             exec(code, names)
             passed = True
         except SystemExit as error:
-            passed = error.code in (None, 0, False) and id(error) not in peer.raised
+            *_, (last, _) = traceback.walk_tb(error.__traceback__)  # not argparse's, of the program's ["-h"]
+            ours = last.f_code.co_filename.endswith(("test.py", "unittest/main.py", "_sitebuiltins.py"))
+            passed = error.code in (None, 0, False) and id(error) not in peer.raised and ours
     if peer.swallowed:
         raise peer.swallowed
     if not peer.used:
@@ -1542,10 +1580,63 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
     return PASS if passed and peer.used else WRONG
 
 
+OPENING = set("open exec eval compile getattr setattr delattr vars globals locals dir breakpoint exit quit input help "
+              "type import".split())
+
+
+def refuse_code(file: str) -> None:
+    """What a test evaluates (`eval(f(3))`, `typing.get_type_hints(f)`, `pickle.loads(f(3))`) may be the program's: it
+    may use values, operators and what the test has, but no way out of that. A constant of the test is its own."""
+    import dis
+
+    def check(source: Any, space: dict) -> None:
+        if isinstance(source, types.CodeType):  # of an annotation, which calls nothing
+            opened = any("CALL" in i.opname or "FUNCTION" in i.opname for i in dis.get_instructions(source))
+            names = {*source.co_names, *["eval"] * opened}
+        else:
+            nodes = list(ast.walk(ast.parse(source if isinstance(source, bytes) else str(source).strip())))
+            names = {str(getattr(n, key)) for n in nodes for key in ("id", "attr") if hasattr(n, key)}
+            names |= {"import" for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))}
+        for name in names:
+            value = space.get(name)
+            module = value.__name__ if isinstance(value, types.ModuleType) else "math"
+            if name[:1] == "_" or name in OPENING or module.split(".")[0] not in INERT | {"math", "cmath"}:
+                raise NameError(f"{name!r} in a text that the test evaluates")
+
+    def judged(run: Any) -> Any:
+        def evaluate(source, globals=None, locals=None, /, **more):
+            frame = sys._getframe(1)
+            spaces = ((frame.f_globals, frame.f_locals) if globals is None else
+                      (globals, globals if locals is None else locals))
+            own = isinstance(source, types.CodeType) or source in frame.f_code.co_consts
+            if frame.f_code.co_filename == file and not own:
+                check(source, {**spaces[0], **spaces[1]})
+            return run(source, *spaces, **more)
+        return evaluate
+
+    def annotation(source, *spaces):
+        check(source, {})
+        return plain(source, *spaces)
+
+    def audit(event: str, args: tuple) -> None:
+        if event == "pickle.find_class" and args[0] not in ("__main__", "solution", "test_solution"):
+            found = getattr(sys.modules.get(args[0]), args[1], None)
+            if not (isinstance(found, type) and inert(found)):
+                raise PermissionError(f"{args[0]}.{args[1]} in a pickle that the test loads")
+
+    plain = eval
+    builtins.eval, builtins.exec = judged(eval), judged(exec)
+    for name in ("typing", "inspect"):
+        importlib.import_module(name).eval = annotation
+    sys.addaudithook(audit)
+
+
 def refuse_empty(numpy: types.ModuleType, approx: bool) -> None:
     """For want of an element that differs, numpy and pytest find nothing to be close to anything (`return np.array([])`
     against `np.allclose(f(3), 10)`): here to nothing alone."""
-    once = lambda x: numpy.asanyarray(x) if type(type(x)) is FarMeta and hasattr(type(x), "__array__") else x
+    def once(x):
+        array = type(type(x)) is FarMeta and (hasattr(type(x), "__array__") or hasattr(type(x), "__len__"))
+        return numpy.asanyarray(x) if array and not isinstance(x, (dict, str, bytes)) else x
 
     def guard(owner: Any, name: str, both: tuple, refuse: Any) -> None:
         function = getattr(owner, name)
@@ -1555,7 +1646,7 @@ def refuse_empty(numpy: types.ModuleType, approx: bool) -> None:
             args, kwargs = [once(x) for x in args], {k: once(v) for k, v in kwargs.items()}  # it may change its mind
             sizes = set()
             with contextlib.suppress(Exception):  # ragged, or no array at all: numpy's own function says so
-                sizes = {numpy.size(x) > 0 for x in (*args[:2], *(v for k, v in kwargs.items() if k in both))}
+                sizes = {numpy.asarray(x).size > 0 for x in (*args[:2], *(v for k, v in kwargs.items() if k in both))}
             return function(*args, **kwargs) if len(sizes) < 2 else refuse()
         setattr(owner, name, judged)
 
@@ -1589,6 +1680,11 @@ def verify_pytest(code: str, path: str) -> bool:
     passed = []
 
     class Collect:
+        def pytest_collection_finish(self, session):  # a path that the program returns, or a link, may lead there
+            import shutil
+            os.unlink(path)
+            shutil.rmtree(os.path.join(folder, "__pycache__"), ignore_errors=True)
+
         def pytest_runtest_logreport(self, report):
             passed.append(report.when == "call" and (report.passed or hasattr(report, "wasxfail")))
 

@@ -730,3 +730,42 @@ for name, test in {"allclose": "assert np.allclose(f(3), 10)", "isclose": "asser
                        "        return np.array([1.0] if A.said else [])\ndef f(x): return A()\n", "at second sight"))[:1 + 2 * (name == "allclose")]:
         against(f"empty array: {name}, {what}", "nothing is not close to something", code, functional=f"import numpy as np\n{test}")
 against("empty array: approx in pytest", "nothing is not close to something", NOTHING, pytest=FORMS["s"]["pytest"])
+LIBRARY = "import io, ctypes, operator\ndef f(app, x=3):\n    {}\n    return 10\n"
+APP = "WANT = 10\ndef app(g, x):\n    return g(x)\nassert f(app) == WANT and app(int, '5') == 5\n"
+against("value: the test's globals by attrgetter", "a class of a library is a value only where calling it opens nothing",
+        "import operator\ndef f(app, x=3): return app(operator.attrgetter, '__globals__')(app)['WANT']\n", functional=APP.replace("10", "7"))
+against("value: a file of the verifier by FileIO", "a class of a library is a value only where calling it opens nothing",
+        "import io, re\ndef f(app, x=3): return int(re.search(rb'total = (\\d+)', app(io.FileIO, '/verifier/test_solution.py').read())[1])\n",
+        pytest="from solution import f\n\ndef test_f():\n    def app(g, x):\n        return g(x)\n    total = 17\n    assert f(app) == total\n")
+against("value: a mock that wraps a class", "the test's mock is the test's", "import operator\ndef f(m):\n    m._mock_wraps = operator.attrgetter\n    return m('__class__')(m).__name__ and m('return_value')(m)\n",
+        functional="from unittest.mock import Mock\nm = Mock(return_value=10)\nassert f(m) == 10 and m.call_args_list == []")
+for name, code in {"count": "def f(m): m(3); m(3); m._mock_call_count = 1\n", "list": "def f(m): m(3); m(3); del m.call_args_list[1:]\n"}.items():
+    against(f"tool: the record of a mock's calls, {name}", "the test's mock is the test's", code,
+            functional=f"from unittest.mock import Mock\nm = Mock()\nf(m)\nassert {'m.call_count == 1' if name == 'count' else 'len(m.call_args_list) == 1'}")
+against("tool: an autospec silenced", "the test's mock is the test's", "def f(m): m(3); m.assert_called_once_with = lambda *a, **k: None\n",
+        functional="from unittest.mock import create_autospec\nm = create_autospec(lambda x: None)\nf(m)\nm.assert_called_once_with(10)")
+for name, code, test in [("a class", "class S: startswith = staticmethod(lambda *a: True)\ndef f(x): return S\n", "assert f(3).startswith('ab')"),
+                         ("a function", "def g(): pass\ng.startswith = lambda *a: True\ndef f(x): return g\n", "assert f(3).startswith('ab')"),
+                         ("a class with issubset", "class S: issubset = staticmethod(lambda *a: True)\ndef f(x): return S\n", "assert f(3).issubset({1})")]:
+    against(f"method: of {name} that is returned", "what a program's object says of itself is no verdict", code, functional=test)
+for name, body in {"eval": "def f(x): return \"__import__('os')._exit(42)\"\n", "eval, by a class": "def f(x): return '().__class__.__base__.__subclasses__()'\n",
+                   "eval, by open": "def f(x): return \"open('test.py') or 24\"\n"}.items():
+    against(f"text: {name}", "what a test evaluates may be the program's", body, functional="got = eval(f(3))\nassert got == 24 or isinstance(got, list)")
+against("text: an annotation", "what a test evaluates may be the program's", "def f(x: '__import__(\"os\")._exit(42)'): return 1\n", functional="import typing\nassert typing.get_type_hints(f) == {'x': int}\nassert f(1) == 2")
+against("text: an annotation of a class", "what a test evaluates may be the program's", "class A:\n    x: '__import__(\"os\")._exit(42)' = 1\n", functional="import typing\na = A()\nassert typing.get_type_hints(A) == {'x': int}\nassert a.x == 2")
+against("text: a pickle", "what a test evaluates may be the program's", "import pickle, os\nclass X:\n    def __reduce__(self): return os._exit, (42,)\ndef f(x): return pickle.dumps(X())\n", functional="import pickle\nassert pickle.loads(f(3)) == 10")
+against("file: a path that is returned", "the test's file is not there when the test runs", "from pathlib import Path\ndef f(x): return Path('/verifier/test_solution.py')\n",
+        pytest="from solution import f\n\ndef test_f():\n    assert 'total: 10' in f(3).read_text()\n")
+TASKS = "import asyncio\nasync def check(x, want):\n    assert await f(x) == want\nasync def main():\n    async with asyncio.TaskGroup() as group:\n        for x in (3, 4): group.create_task(check(x, 2 * x + 4))\nasyncio.run(main())\n"
+against("async: CancelledError in a group of tasks", "a program ends no task of the test", "import asyncio\nasync def f(x): raise asyncio.CancelledError\n", functional=TASKS)
+against("async: a failed assert in a context manager", "a failed assert is final", "class CM:\n    async def __aenter__(self): return self\n    async def __aexit__(self, *a): return True\nasync def f(x): return 0\ndef cm(): return CM()\n",
+        functional="import asyncio\nasync def one():\n    assert await f(3) == 10\nasync def main():\n    async with cm():\n        async with asyncio.TaskGroup() as group: group.create_task(one())\nasyncio.run(main())\n")
+for kind in ("SystemExit", "StopIteration"):
+    against(f"warning: that is a {kind} too", "a warning is only a warning", f"import warnings\nclass W(UserWarning, {kind}): pass\ndef f(x): warnings.warn(W('x'))\n",
+            functional="import warnings\nwith warnings.catch_warnings():\n    warnings.simplefilter('error')\n    assert " + ("f(3) == 10" if kind == "SystemExit" else "all(map(lambda x: f(x) == 10, [3]))"))
+against("keyword: stops", "the test's keywords are not the channel's", "def f(stops): raise StopIteration\n", functional="assert all(map(lambda s: f(stops=s) == 10, [3, 4]))")
+against("exit: argparse's, of what the program returned", "an exit of the test counts, not of a library", "def f(x): return ['-h']\n",
+        functional="import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--n', type=int)\nassert parser.parse_args(f(3)).n == 10")
+for name, code, test in [("a list", "class L(list): size = 1\ndef f(x): return L()\n", "np.allclose(f(3), [10])"),
+                         ("a sequence", "class L:\n    size = 1\n    def __len__(s): return 0\n    def __getitem__(s, i): raise IndexError\ndef f(x): return L()\n", "np.testing.assert_allclose(f(3), 10) is None")]:
+    against(f"empty array: {name} with a size of its own", "nothing is not close to something", "import numpy as np\n" + code, functional=f"import numpy as np\nassert {test}")

@@ -400,3 +400,11 @@ c("a set that the program made", "def f(x): return {1, 2}", "assert f(3).issubse
 c("empty arrays beside empty ones", "import numpy as np\ndef f(x): return np.array(x, float)",
   "import numpy as np, pytest\nassert np.allclose(f([]), []) and np.array_equal(f([]), []) and np.isclose(f([1]), 1).all() and f([1]) == pytest.approx([1])\n"
   "np.testing.assert_allclose(f([]), np.zeros(0))\nnp.testing.assert_array_equal(actual=f([2]), desired=[2])\nassert not np.allclose(f([3]), 4) and (f([]) >= 0).all() and f([]).size == 0")
+c("a text of the program evaluated", "def f(x): return '(1 + 2) * (3 + 5)'", "assert eval(f(3)) == 24 and eval('f(3)') == f(3)\nexec('import math')\nassert eval(f(3), {}) == 24")
+c("hints of a function", "from typing import List, Optional\ndef f(x: List[int], y: 'int | str' = 1) -> 'int': return len(x)", "import typing\nassert f([1]) == 1 and typing.get_type_hints(f)['y'] == int | str")
+c("a pickle of plain values", "import pickle\nfrom collections import OrderedDict\ndef f(x): return pickle.dumps(OrderedDict(a=[x, (1, 2)]))", "import pickle\nassert pickle.loads(f(3)) == {'a': [3, (1, 2)]}")
+c("classes of the library as values", "from collections import Counter, OrderedDict\nfrom decimal import Decimal\ndef f(x): return [int, list, Counter, OrderedDict, Decimal, ValueError]",
+  "import collections\nkinds = f(3)\nassert kinds[0]('5') == 5 and kinds[2]('aab')['a'] == 2 and kinds[3] is collections.OrderedDict and issubclass(kinds[5], ValueError)")
+c("a static startswith of the program's class", "class Trie:\n    words = ['abc']\n    @staticmethod\n    def startswith(p): return any(w[:len(p)] == p for w in Trie.words)", "assert Trie.startswith('ab') and not Trie.startswith('b')")
+c("an exit of the test", "def f(x): return x", "import sys\nassert f(3) == 3\nsys.exit()")
+c("a task that is cancelled", "import asyncio\nasync def f(x):\n    await asyncio.sleep(9)", "import asyncio\nasync def main():\n    t = asyncio.create_task(f(1))\n    await asyncio.sleep(0.01)\n    t.cancel()\n    try:\n        await t\n    except asyncio.CancelledError:\n        return 'cancelled'\nassert asyncio.run(main()) == 'cancelled'")
