@@ -776,6 +776,9 @@ class Peer:
         if isinstance(error, BaseExceptionGroup):
             error = error.subgroup(AssertionError) and AssertionError(str(error))
         failed = isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")
+        for frame, line in traceback.walk_tb(getattr(error, "__traceback__", None)):  # `assert x > 5` of a None
+            if frame.f_code.co_filename == self.flags.get("file"):
+                failed |= any(first <= line <= last for first, last in self.flags["asserts"])
         if failed and id(error) not in self.raised:
             self.swallowed = error
 
@@ -1523,8 +1526,9 @@ def analyse(code: str, pytest: bool) -> bytes:
         [i.context_expr for i in n.items] if isinstance(n, (ast.With, ast.AsyncWith)) else
         [h.type for h in n.handlers] if isinstance(n, ast.Try) else n.args if isinstance(n, ast.Call) else [])]
     told = lambda pattern: re.search(pattern, code) is not None
-    flags = {"file": "test.py", "stops": stops, "patched": patched_names(tree), "cwd": told("chdir"),
-             "seed": told(r"seed\(|setstate"),
+    asserts = [[n.lineno, n.end_lineno] for n in ast.walk(tree) if isinstance(n, ast.Assert)]
+    flags = {"file": "test.py", "stops": stops, "asserts": asserts, "patched": patched_names(tree),
+             "cwd": told("chdir"), "seed": told(r"seed\(|setstate"),
              "output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"),
              "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
              "inspect": told("inspect|signature|annotations|hints"), "cancels": told("[cC]ancel"),

@@ -769,3 +769,7 @@ against("exit: argparse's, of what the program returned", "an exit of the test c
 for name, code, test in [("a list", "class L(list): size = 1\ndef f(x): return L()\n", "np.allclose(f(3), [10])"),
                          ("a sequence", "class L:\n    size = 1\n    def __len__(s): return 0\n    def __getitem__(s, i): raise IndexError\ndef f(x): return L()\n", "np.testing.assert_allclose(f(3), 10) is None")]:
     against(f"empty array: {name} with a size of its own", "nothing is not close to something", "import numpy as np\n" + code, functional=f"import numpy as np\nassert {test}")
+against("assert: a TypeError in it, swallowed", "a failed assert is final", "def f(cb):\n    try: cb(None)\n    except TypeError: pass\n",
+        functional="seen = []\ndef cb(x):\n    seen.append(1)\n    assert x > 5\nf(cb)\nassert seen")
+against("assert: in a task whose result nobody asks for", "a failed assert is final", "import sandbox_judge\ndef run(c):\n    p = sandbox_judge.PEER\n    t = p.request('task', c)\n    while not p.request('pump', t): pass\n",
+        functional="seen = []\nasync def cb():\n    seen.append(1)\n    assert 1 == 2\nrun(cb())\nassert seen")

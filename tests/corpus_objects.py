@@ -408,3 +408,5 @@ c("classes of the library as values", "from collections import Counter, OrderedD
 c("a static startswith of the program's class", "class Trie:\n    words = ['abc']\n    @staticmethod\n    def startswith(p): return any(w[:len(p)] == p for w in Trie.words)", "assert Trie.startswith('ab') and not Trie.startswith('b')")
 c("an exit of the test", "def f(x): return x", "import sys\nassert f(3) == 3\nsys.exit()")
 c("a task that is cancelled", "import asyncio\nasync def f(x):\n    await asyncio.sleep(9)", "import asyncio\nasync def main():\n    t = asyncio.create_task(f(1))\n    await asyncio.sleep(0.01)\n    t.cancel()\n    try:\n        await t\n    except asyncio.CancelledError:\n        return 'cancelled'\nassert asyncio.run(main()) == 'cancelled'")
+c("an error in an assert of a callback, that the program's own function raised", "def inner(x):\n    if x is None: raise ValueError\n    return x\ndef f(cb):\n    try: cb(None)\n    except ValueError: return 'none'",
+  "def cb(x):\n    assert inner(x) > 0\nassert f(cb) == 'none'")
