@@ -159,11 +159,19 @@ def test_no_forgery_passes():
     assert count >= 90 and lines == [], "\n".join(lines)
 
 
-@pytest.mark.parametrize("corpus, least, share", [("stdin", 200, 0.98), pytest.param("functions", 160, 0.93, marks=pytest.mark.needs("time"))])
-def test_verdicts_are_those_of_cpython(corpus, least, share):
+KNOWN = (  # all that differ, each in docs/sandbox.md: "Stricter on purpose", "Not represented", and of programs that read stdin
+    "assert: numpy view", "assert: comparison with a plain value", "assert: a descriptor and a metaclass", "assert: inspect",
+    "assert: copy and pickle of the program's objects", "assert: a class decorator and a property factory", "pytest: main run as a script",
+    "read: 5,000 digits", "read: big power printed", "write: print, then SIGKILL", "write: print, then SIGTERM", "write: subprocess",
+    "write: multiprocessing", "write: os.fork")
+
+
+@pytest.mark.parametrize("corpus, least", [("stdin", 200), pytest.param("functions", 160, marks=pytest.mark.needs("time"))])
+def test_verdicts_are_those_of_cpython(corpus, least):
     lines, count, right = disagreements(corpus, every=EVERY[corpus])
     assert count >= least and 0.4 * count < right < 0.9 * count, (count, right)
-    assert len(lines) <= (1 - share) * count, "\n".join(lines)
+    lines = [line for line in lines if not line.startswith(tuple(f"{name}: " for name in KNOWN))]
+    assert lines == [], "\n".join(lines)
 
 
 def test_names_are_unique():
