@@ -1532,7 +1532,7 @@ def analyse(code: str, pytest: bool) -> bytes:
              "output": told("cap(sys|fd|log)|stdout|stderr|redirect_"), "environ": told("environ|getenv|setenv|delenv"),
              "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
              "inspect": told("inspect|signature|annotations|hints"), "cancels": told("[cC]ancel"),
-             "close": told("close|equiv|testing"), "approx": told("approx"),
+             "close": told("close|equiv"), "approx": told("approx"), "testing": told("testing"),
              "runs": told(r"\beval|\bexec|pickle|annotations|hints|inspect"),
              "nodes": not told(r"(solution\b.*|import.*)(List|Tree)Node")}
     text = code if pytest else compile(tree, "test.py", "exec", dont_inherit=True)
@@ -1563,8 +1563,8 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
     sys.setrecursionlimit(20_000)
     if flags["runs"]:
         refuse_code(flags["file"])
-    if "numpy" in sys.modules and (flags["close"] or flags["approx"]):
-        refuse_empty(sys.modules["numpy"], flags["approx"])
+    if "numpy" in sys.modules and (flags["close"] or flags["approx"] or flags["testing"]):
+        refuse_empty(sys.modules["numpy"], flags["approx"], flags["testing"])
     if test["kind"] == "pytest":
         passed = verify_pytest(code, flags["file"])
     else:
@@ -1635,7 +1635,7 @@ def refuse_code(file: str) -> None:
     sys.addaudithook(audit)
 
 
-def refuse_empty(numpy: types.ModuleType, approx: bool) -> None:
+def refuse_empty(numpy: types.ModuleType, approx: bool, testing: bool) -> None:
     """For want of an element that differs, numpy and pytest find nothing to be close to anything (`return np.array([])`
     against `np.allclose(f(3), 10)`): here to nothing alone."""
     def once(x):
@@ -1659,10 +1659,10 @@ def refuse_empty(numpy: types.ModuleType, approx: bool) -> None:
 
     for name in ("allclose", "isclose", "array_equiv"):
         guard(numpy, name, ("a", "b", "a1", "a2"), lambda: numpy.False_)
-    testing = importlib.import_module("numpy.testing")
-    for name in vars(testing):
+    tools = importlib.import_module("numpy.testing") if testing else None  # takes a tenth of a second
+    for name in list(vars(tools)) if testing else []:
         if re.fullmatch("assert_.*(equal|close|less).*", name):
-            guard(testing, name, ("actual", "desired", "x", "y"), fail)
+            guard(tools, name, ("actual", "desired", "x", "y"), fail)
     if approx:
         scalar = type(importlib.import_module("pytest").approx(0))
         scalar.__eq__ = lambda self, x, equal=scalar.__eq__: getattr(x := once(x), "size", 1) != 0 and equal(self, x)
