@@ -72,9 +72,7 @@ def main() -> None:
     if args.side is not None:
         return side(args, args.side)
     flags = [sys.executable, __file__, *sys.argv[1:], "--side"]
-    # glibc gives what was freed back at once, or its heap's holes count as memory
-    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    sides = {name: subprocess.Popen([*flags, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    sides = {name: subprocess.Popen([*flags, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
              for name, rank in (("full", 0), ("lora", args.rank))}
     results = {name: [] for name in sides}
     for _ in tqdm(range(args.rounds + 1), "rounds, the first does not count"):
