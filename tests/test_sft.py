@@ -245,6 +245,7 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     assert all(torch.equal(before[k], v) for k, v in run.policy.lm.model.layers.state_dict().items())
 
 
+@pytest.mark.slow
 def test_ten_useless_gradients_in_a_row_end_the_run(capsys, tmp_path, model):
     """They ended in exit code 0 and a final/ that nothing had trained."""
     from safetensors.torch import save_file
@@ -258,6 +259,7 @@ def test_ten_useless_gradients_in_a_row_end_the_run(capsys, tmp_path, model):
     assert "update 10: ten gradients in a row were not finite" in said and not (tmp_path / "out" / "final").exists()
 
 
+@pytest.mark.slow
 def test_fewer_rows_than_a_run_has_learnt_are_told(capsys, tmp_path, model):
     """It went on for ever: the number of its update never equalled the last one's."""
     def flags(count: int) -> list:
@@ -277,6 +279,7 @@ def test_tokens_are_made_anew_where_a_file_of_a_folder_changes(tmp_path, tokeniz
         assert len(sft.load_examples(str(tmp_path / "rows"), "train_file", tokenizer, 99, cfg)) == count
 
 
+@pytest.mark.slow
 def test_two_runs_that_tokenize_the_same_rows_get_all_of_them(tmp_path, tokenizer, monkeypatch):
     """The second deleted the folder that the first was filling, and the first took what the second had by then."""
     cfg = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out"))
@@ -298,6 +301,7 @@ def load_all(path: str, tokenizer, cfg) -> None:
     assert len(sft.load_examples(path, "train_file", tokenizer, 99, cfg)) == 9
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_in_a_folder(tmp_path):
     """The second one deleted the checkpoint that the first was writing, and both wrote one log."""
     assert runs.hold(tmp_path) is True and runs.hold(tmp_path) is True  # this process may ask again
@@ -679,6 +683,7 @@ def test_output_folder_of_another_run(capsys, tmp_path, model, whole):
     assert "no checkpoint of this trainer" in message_of(capsys, *flags, "--resume", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_hub_name_may_carry_a_slice_of_a_split(tmp_path, monkeypatch):
     """`NAME:SUBSET:SPLIT[:128]`, as datasets writes it (docs: "Slice splits"), here cut by datasets itself."""
     import datasets
