@@ -219,7 +219,7 @@ def server():
     process.wait()
 
 
-@pytest.mark.sampled(24)
+@pytest.mark.sampled(36)
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{stage}-{flags[:60]}" for stage, flags, _ in MISTAKES])
 def test_mistake(server, places, tmp_path, number):
     stage, flags, parts = MISTAKES[number]
