@@ -1,4 +1,4 @@
-"""What a response answers (the last box, the last program) and what a code ground truth asks (its tests).
+"""What a response answers (the last box, the last program), what a code ground truth asks (its tests), and a Reward.
 
 A policy may write anything, and this runs in the trainer's process: every function here takes time that is linear in
 the length of the text (tests/test_rewards.py tries texts that make regular expressions slow)."""
@@ -8,11 +8,12 @@ import builtins
 import functools
 import hashlib
 import json
+import math
 import pickle
 import random
 import re
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import sandbox
 
@@ -22,6 +23,22 @@ MANY = 32  # boxes side by side that are read as one set; more are no answer but
 PYTHON = re.compile(r"\{?\s{0,9}\.?(?:[ij]?python|jupyter-python|py|pypy|sage)\s?[\d.]*(?![\w+#-])", re.I)
 MARKERS = re.compile(r"(?:[ \t>*+-]|\d{1,9}[.)][ \t])*")  # what stands before a fence in lists and quotes
 DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)|^(\w+)[ \t]*(?::[^=\n]*)?=(?!=)", re.M)
+
+
+class Reward(NamedTuple):
+    score: float
+    correct: bool
+    status: str  # correct, wrong, partial, no_think_end, no_think_start, no_answer, no_code,
+    #              verifier_error, verifier_timeout, sandbox_error
+
+
+def in_plain_types(reward: Any) -> Reward:
+    """A verifier's Reward as the logs and the advantages need it: numpy's numbers are no JSON, and NaN is no score."""
+    if not isinstance(reward, Reward):
+        raise TypeError(f"expected a Reward, got {type(reward).__name__}")
+    if not math.isfinite(score := float(reward.score)):
+        raise ValueError(f"a score of {score}")
+    return Reward(score, bool(reward.correct), str(reward.status))
 
 
 def after_thinking(response: str) -> str:

@@ -40,8 +40,9 @@ from tqdm import tqdm
 import curation_page
 import answers
 import rewards
+from folders import refuse_others, take
 from rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
-from runs import Amount, Count, Names, Seed, Share, die, make_folder, one_line, read_config, take
+from runs import Amount, Count, Names, Seed, Share, die, one_line, read_config
 from shards import in_parallel, map_rows, parts, read_part
 from texts import digest, first_of_each, folded, language_of, minhash, most_repeated, near_first, ngrams, same_language
 
@@ -380,17 +381,8 @@ def curate(cfg: Config) -> None:
     out, examples, counts = Path(cfg.output_dir), defaultdict(dict), Counter()
     partial = {name: out / f"{name}.partial" for name in (*OUTPUTS, "prompts.jsonl")}
     settings = {key: value for key, value in asdict(cfg).items() if key not in ("workers", "output_dir")}
-    make_folder(out)
     take(out)
-    if (out / "curation.json").exists():
-        try:
-            same = json.loads((out / "curation.json").read_text())["settings"] == settings
-        except (ValueError, TypeError, KeyError):
-            die(f"output_dir {out}: curation.json is none of ours; give another --output_dir")
-        if not same:
-            die(f"output_dir {out} holds a curation with other settings; give another --output_dir")
-    elif theirs := [name for name in OUTPUTS if (out / name).exists()]:
-        die(f"output_dir {out} holds {theirs[0]}, which no finished curation made; give another --output_dir")
+    refuse_others(out, OUTPUTS, settings)
     with open(partial["removed.jsonl"], "wb") as removed, open(partial["prompts.jsonl"], "wb") as prompts:
         def log(record: Problem | Trace | None, name: str, why: str) -> None:
             counts[name] += 1

@@ -49,10 +49,11 @@ from tqdm import tqdm
 import report
 import rewards
 import toy
+from folders import make_folder, read_settings, take
 from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
                   truth_of, without_think)
 from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Seed, Share, catch_signals, die,
-                  make_folder, one_line, read_config, read_settings, signals, take)
+                  one_line, read_config, signals)
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
 # policy.py, torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward
@@ -698,7 +699,6 @@ def changes(out: Path, settings: dict) -> list[str]:
 def open_output(out: Path, settings: dict) -> None:
     """Rank 0 refuses to continue in a folder whose generations were made with other settings, and says which; then it
     writes the settings. The other ranks wait for that: a generation must never be there before its settings."""
-    make_folder(out)
     if RANK:
         while changes(out, settings):  # if rank 0 refuses, the launcher ends this one
             time.sleep(0.1)
@@ -843,7 +843,7 @@ def rescore(cfg: Config, out: Path) -> None:
         known = {(p.benchmark, p.id): p for part in loaded.values() for p in part}
         if len(loaded) == 1:  # rows of other tools need not name the benchmark
             known |= {("", p.id): p for part in loaded.values() for p in part}
-    make_folder(out)
+    take(out)
     problems, rows, bad, samples = {}, [], [], Counter()
     for number, (where, row) in enumerate(read_source(str(source), "score_only")):
         try:

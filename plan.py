@@ -27,17 +27,18 @@ class Config(rl_gppo.Config):
     gpu_gb: Positive = 80.0  # memory of one of them
 
 
-def model_shapes(name: str):  # of a folder, the hub, or KNOWN
+def model_shapes(name: str) -> tuple:  # of a folder, the hub, or KNOWN: (config, model without memory)
     short = name.split("/")[-1].replace("Klear-Reasoner", "Qwen3").removesuffix("-Base").removesuffix("-SFT")
     if not Path(name).exists() and (name.count("/") != 1 or name.startswith("runs/")):
         die(f"model: {name} is not there yet; an earlier stage makes it: plan with --model Qwen/Qwen3-8B or the like")
+    keys = "num_hidden_layers hidden_size intermediate_size num_attention_heads num_key_value_heads tie_word_embeddings"
     try:
-        if Path(name).exists() or short not in KNOWN:
-            return AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name) if Path(name).exists() or short not in KNOWN else Qwen3Config(
+            **dict(zip(keys.split(), KNOWN[short])), head_dim=128, vocab_size=151936)
+        with torch.device("meta"):
+            return config, AutoModelForCausalLM.from_config(config)
     except LOAD_ERRORS as error:
         die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
-    keys = "num_hidden_layers hidden_size intermediate_size num_attention_heads num_key_value_heads tie_word_embeddings"
-    return Qwen3Config(**dict(zip(keys.split(), KNOWN[short])), head_dim=128, vocab_size=151936)
 
 
 def plan(cfg: Config) -> str:
@@ -54,19 +55,13 @@ def plan(cfg: Config) -> str:
       FLOPs a token              2P + 2·L·h·S (causal attention) each: rollout, old logprobs, reference, forward,
                                  recomputation by checkpointing; backward: twice that, LoRA once
     """
-    config = model_shapes(cfg.model)
-    try:
-        with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(config)
-        heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    except LOAD_ERRORS as error:
-        die(f"model: {cfg.model} is no decoder that rl_gppo.py trains: {one_line(error)}")
+    config, lm = model_shapes(cfg.model)
     n, tp, limit, lora = cfg.gpus, cfg.vllm_tensor_parallel, cfg.gpu_gb * 1e9, cfg.lora_rank > 0
     p, layers, width, vocab = lm.num_parameters(), config.num_hidden_layers, config.hidden_size, config.vocab_size
-    head_dim = getattr(config, "head_dim", None) or width // heads[0]
-    h, k = heads[0] * head_dim, heads[1] * head_dim
     linear = [m for m in lm.base_model.modules() if isinstance(m, torch.nn.Linear)]
-    t = cfg.lora_rank * sum(m.in_features + m.out_features for m in linear)
+    heads, t = config.num_attention_heads, cfg.lora_rank * sum(m.in_features + m.out_features for m in linear)
+    head_dim = getattr(config, "head_dim", None) or width // heads
+    h, k = heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
     span = (cfg.max_prompt_tokens or 2048) + (cfg.max_response_tokens or 4096)
     batch, ends = max(cfg.token_budget, span), vocab * width * (1 if config.tie_word_embeddings else 2)
     one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)

@@ -41,7 +41,6 @@ import importlib.util
 import io
 import json
 import logging
-import math
 import multiprocessing.context
 import multiprocessing.spawn
 import os
@@ -61,18 +60,12 @@ from typing import Any, NamedTuple
 
 import answers
 import sandbox
-from answers import Tests, after_thinking, as_box, boxes, check_math, kind_of, plain_verdict, program_of, tests_of
+from answers import (Reward, Tests, after_thinking, as_box, boxes, check_math, in_plain_types, kind_of, plain_verdict,
+                     program_of, tests_of)
 
 extract_answer, _chosen = answers.extract_answer, answers._chosen
 WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError
 SAID: set = set()  # keys of `say`
-
-
-class Reward(NamedTuple):
-    score: float
-    correct: bool
-    status: str  # correct, wrong, partial, no_think_end, no_think_start, no_answer, no_code,
-    #              verifier_error, verifier_timeout, sandbox_error
 
 
 class Job(NamedTuple):
@@ -288,15 +281,6 @@ def check(data_source: str, ground_truth: Any) -> None:
         verifier_of(data_source).check(ground_truth)
     except Exception as error:  # in a user's check of any kind
         raise error if type(error) is ValueError else ValueError(one_line(error)) from None
-
-
-def in_plain_types(reward: Any) -> Reward:
-    """A verifier's Reward as the logs and the advantages need it: numpy's numbers are no JSON, and NaN is no score."""
-    if not isinstance(reward, Reward):
-        raise TypeError(f"expected a Reward, got {type(reward).__name__}")
-    if not math.isfinite(score := float(reward.score)):
-        raise ValueError(f"a score of {score}")
-    return Reward(score, bool(reward.correct), str(reward.status))
 
 
 def prepare(data_source: str, response: str, ground_truth: Any, prompt_tail: str, options: Options) -> Reward | Job:

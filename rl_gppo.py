@@ -57,14 +57,15 @@ from transformers import DynamicCache
 
 import rewards
 import toy
+from folders import open_output
 from layout import distinct, lay_apart, lay_out, worth_sharing
 from lora import base_alone, plain_weights
 from policy import Policy, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
 from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Seed, Share, Stop, append_jsonl, catch_signals,
-                  cores_per_rank, die, draw_curves, frame, next_rows, one_line, open_output, rank, read_config, seed_of,
-                  signals, stopped, wait_for, write_config)
+                  cores_per_rank, die, draw_curves, frame, next_rows, one_line, rank, read_config, seed_of, signals,
+                  stopped, wait_for, write_config)
 from sampling import SeededSampler, vllm_options
 
 

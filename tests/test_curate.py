@@ -625,7 +625,7 @@ def test_memory_does_not_hold_the_texts(tmp_path):
 
 
 @pytest.mark.parametrize("name, text, said", [("sft.jsonl", "mine", "holds sft.jsonl, which no finished curation made"),
-                                              ("curation.json", "{", "curation.json is none of ours")])
+                                              ("curation.json", "{", "holds curation.json, which no finished curation made")])
 def test_files_of_others_are_not_overwritten(tmp_path, capsys, name, text, said):
     """A user's own sft.jsonl and rl.jsonl, given as input, were replaced by the curated ones."""
     (tmp_path / "mine").mkdir()

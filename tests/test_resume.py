@@ -20,6 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import folders
 import forked
 import ranks
 import rl_gppo
@@ -234,7 +235,7 @@ def killed_everywhere(flags: list[str], report: str) -> None:
                 counts[what] = count - 1
                 return
             try:
-                found = runs.open_output(cfg, rl_gppo.MAY_CHANGE)
+                found = folders.open_output(cfg, rl_gppo.MAY_CHANGE)
                 if (found.name if found else None) not in allowed:
                     wrong.append(f"{what}, {count}: {found}")
                 kept = weight.detach().clone()

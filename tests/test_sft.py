@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+import folders
 import forked
 import ranks
 import rows
@@ -304,15 +305,15 @@ def load_all(path: str, tokenizer, cfg) -> None:
 @pytest.mark.slow
 def test_one_run_at_a_time_in_a_folder(tmp_path):
     """The second one deleted the checkpoint that the first was writing, and both wrote one log."""
-    assert runs.hold(tmp_path) is True and runs.hold(tmp_path) is True  # this process may ask again
+    assert folders.hold(tmp_path) is True and folders.hold(tmp_path) is True  # this process may ask again
     forked.call(refused, str(tmp_path))
 
 
 def refused(folder: str) -> None:
-    runs.HELD.clear()  # (a forked process has its own, but not from the forkserver)
-    assert runs.hold(Path(folder)) is False
+    folders.HELD.clear()  # (a forked process has its own, but not from the forkserver)
+    assert folders.hold(Path(folder)) is False
     with pytest.raises(SystemExit):
-        runs.take(Path(folder))
+        folders.take(Path(folder))
 
 
 def test_nan_is_no_json(tmp_path):
