@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -119,6 +120,18 @@ def finish_generation_config(lm: nn.Module, end_ids: list[int]) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- head
+@contextmanager
+def onednn(bf16: bool) -> Iterator[None]:
+    """On a CPU, bf16 lets oneDNN take fp32 products and round their factors, not their sums: MKL, which has them
+    otherwise, is half as fast on AMD. Without bf16 units oneDNN or MKL compute as before."""
+    matmul, before = torch.backends.mkldnn.matmul, torch.backends.mkldnn.matmul.fp32_precision
+    matmul.fp32_precision = "bf16" if bf16 else before
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
 class HeadLogprobs(torch.autograd.Function):
     """log softmax(h·Wᵀ/τ)[target] and its entropy, (N,) fp32 each, without ever holding (N, V) logits.
 
@@ -144,8 +157,9 @@ class HeadLogprobs(torch.autograd.Function):
         device, ctx.dtypes = hidden.device.type, (hidden.dtype, weight.dtype)
         if device == "cuda" and torch.is_autocast_enabled(device):  # tensor cores; one cast of W for all chunks
             hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
+        ctx.bf16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
         logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device, enabled=False), onednn(ctx.bf16):
             for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
                 # the entropy needs exp(x) beside x: for 8M logits at a time (55 tokens of Qwen3)
                 tensors = logits, targets[part, None], logprobs[part], lse[part], entropy[part]
@@ -169,7 +183,7 @@ class HeadLogprobs(torch.autograd.Function):
         hidden, weight, targets, lse = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # LoRA: none
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False), onednn(ctx.bf16):
             for part, x in HeadLogprobs.chunks(hidden, weight, ctx.temperature, ctx.chunk):
                 h, g = hidden[part], grad[part, None] / ctx.temperature
                 x.sub_(lse[part, None]).exp_().mul_(-g).scatter_add_(-1, targets[part, None], g)

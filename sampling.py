@@ -11,13 +11,18 @@ from transformers import LogitsProcessor
 
 def nucleus(logprobs: Tensor, top_p: Tensor | float) -> Tensor:
     """logprobs (rows, V) with -inf outside the nucleus: the likeliest tokens that together have top_p, a number or
-    (rows, 1), and those as likely as the last of them (arXiv 1904.09751). The vocabulary is sorted only where 1,024
-    tokens are not enough: sorting 64 x 152,000 numbers takes 18 times as long as finding those."""
-    ranked = logprobs.topk(min(1024, logprobs.shape[-1])).values
-    if (ranked.exp().sum(-1, keepdim=True) < top_p).any():
-        ranked = logprobs.sort(-1, descending=True).values
-    inside = ranked.exp().cumsum(-1) - ranked.exp() < top_p
-    return logprobs.masked_fill(logprobs < ranked.masked_fill(~inside, torch.inf).amin(-1, keepdim=True), -torch.inf)
+    (rows, 1), and those as likely as the last of them (arXiv 1904.09751). The likeliest 1,024 are sorted, and 16 times
+    as many of the rows where these are not enough: sorting 64 x 152,000 numbers takes 25 times as long."""
+    top_p = torch.as_tensor(top_p, device=logprobs.device).expand(len(logprobs), 1)
+    least, rows, size = torch.empty_like(logprobs[:, :1]), torch.arange(len(logprobs), device=logprobs.device), 1024
+    while len(rows):
+        some = logprobs if len(rows) == len(logprobs) else logprobs[rows]
+        ranked = some.topk(min(size, some.shape[-1])).values
+        mass = ranked.exp().cumsum(-1)
+        inside = mass - ranked.exp() < top_p[rows]
+        least[rows] = ranked.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
+        rows, size = rows[(mass[:, -1] < top_p[rows, 0]) & (size < some.shape[-1])], 16 * size
+    return logprobs.masked_fill(logprobs < least, -torch.inf)
 
 
 class SeededSampler(LogitsProcessor):

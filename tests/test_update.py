@@ -88,6 +88,25 @@ def test_head_in_bf16_is_as_good_as_its_input():
     assert hidden.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.bfloat16
 
 
+def test_head_under_bf16_autocast_on_a_cpu():
+    """oneDNN may round the factors to bf16, never the sums: where they are bf16 already, logprobs are as exact as in
+    fp32, and the gradient, of whose product p is rounded, is to 2^-8. Others' products keep their precision."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(64, 96).bfloat16().float().requires_grad_(), torch.randn(700, 96).bfloat16().float()
+    targets, upstream = torch.randint(700, (64,)), torch.randn(64)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with torch.autocast("cpu", torch.bfloat16):
+        logprobs, _ = HeadLogprobs.apply(hidden, weight, targets, 1.0, 24, False)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    (logprobs * upstream).sum().backward()
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    h = hidden.detach().double().requires_grad_()
+    exact = (h @ weight.double().T).log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+    (exact * upstream).sum().backward()
+    assert logprobs.dtype == torch.float32 and (logprobs - exact).abs().max() < 1e-4
+    assert (hidden.grad - h.grad).norm() < 2**-8 * h.grad.norm()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
 def test_policy_logprobs_are_the_models(tied, layout):
