@@ -2,6 +2,7 @@
 CSV files and of plan.py, and the code that they show runs as it stands."""
 
 import csv
+import json
 import math
 import re
 import shlex
@@ -247,11 +248,26 @@ def test_results_are_those_of_the_csv_files():
     results = PAGES["docs/results.md"]
     text = README.split("## Results")[1].split("## Limits")[0] + results.split("### Which loss")[1].split("### What a loss costs")[0]
     text += PAGES["docs/losses.md"].split("## The seven on the toy")[1].split("## Around the loss")[0]
-    cells = [cell for table in tables(text) for row in table[2:] for cell in row if "±" in cell]
+    cells = [cell for table in tables(text) if "real model" not in table[0][0] for row in table[2:] for cell in row if "±" in cell]
     assert len(cells) > 120
     for cell in cells:
         mean, half = map(float, cell.split(" ± "))
         assert any(abs(mean - m) < 0.00051 and abs(half - h) < 0.00051 for m, h in known), cell  # shown in three digits
+
+
+@pytest.mark.parametrize("folder, row", [("qwen_coder_mbpp", "MBPP")])
+def test_real_models_rows_are_those_of_the_results(folder, row):
+    """Means and standard errors over problems, and of the differences by problem, from per_problem alone."""
+    before, after = (next(iter(json.loads((ROOT / "results" / folder / f"eval_{when}.json").read_text()).values()))["per_problem"]
+                     for when in ("before", "after"))
+    assert before.keys() == after.keys()
+    shares = [[100 * right / n for right, n in (scores[name] for name in before)] for scores in (before, after)]
+    shares.append([y - x for x, y in zip(*shares)])
+    shown = [f"{statistics.mean(x):.1f} ± {statistics.stdev(x) / len(x) ** 0.5:.1f}" for x in shares]
+    line = next(line for line in README.splitlines() if line.startswith("|") and row in line)
+    assert f"{shown[0]} %" in line and f"{shown[1]} %" in line and f"**+{shown[2]}**" in line
+    page = PAGES["docs/real_models.md"]
+    assert f"{shown[0]} %" in page and f"{shown[1]} %" in page and f"gain is {shown[2]} points" in page
 
 
 @pytest.mark.slow
