@@ -255,7 +255,7 @@ def test_results_are_those_of_the_csv_files():
         assert any(abs(mean - m) < 0.00051 and abs(half - h) < 0.00051 for m, h in known), cell  # shown in three digits
 
 
-@pytest.mark.parametrize("folder, row", [("qwen_coder_mbpp", "MBPP")])
+@pytest.mark.parametrize("folder, row", [("qwen_coder_mbpp", "MBPP"), ("qwen_coder_gsm8k", "GSM8K")])
 def test_real_models_rows_are_those_of_the_results(folder, row):
     """Means and standard errors over problems, and of the differences by problem, from per_problem alone."""
     before, after = (next(iter(json.loads((ROOT / "results" / folder / f"eval_{when}.json").read_text()).values()))["per_problem"]
