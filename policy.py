@@ -125,11 +125,13 @@ def onednn(bf16: bool) -> Iterator[None]:
     """On a CPU, bf16 lets oneDNN take fp32 products and round their factors, not their sums: MKL, which has them
     otherwise, is half as fast on AMD. Without bf16 units oneDNN or MKL compute as before."""
     matmul, before = torch.backends.mkldnn.matmul, torch.backends.mkldnn.matmul.fp32_precision
-    matmul.fp32_precision = "bf16" if bf16 else before
+    if bf16:
+        matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        if bf16:
+            matmul.fp32_precision = before
 
 
 class HeadLogprobs(torch.autograd.Function):
@@ -155,9 +157,10 @@ class HeadLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, targets, temperature, chunk, with_entropy):
         device, ctx.dtypes = hidden.device.type, (hidden.dtype, weight.dtype)
-        if device == "cuda" and torch.is_autocast_enabled(device):  # tensor cores; one cast of W for all chunks
-            hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
-        ctx.bf16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        if device == "cuda" and autocast:  # tensor cores; one cast of W for all chunks
+            hidden, weight = hidden.to(autocast), weight.to(autocast)
+        ctx.bf16 = device == "cpu" and autocast == torch.bfloat16
         logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
         with torch.autocast(device, enabled=False), onednn(ctx.bf16):
             for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
