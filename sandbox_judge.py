@@ -41,7 +41,7 @@ import builtins
 import contextlib
 import copy
 import functools
-import importlib
+import importlib.machinery
 import json
 import marshal
 import math
@@ -59,6 +59,7 @@ import types
 from typing import Any
 
 PASS, WRONG, ERROR = 42, 43, 44  # exit codes of the verifier
+dumps, loads, monotonic = json.dumps, json.loads, time.monotonic  # a test may patch them
 MODULES = (
     "math cmath collections collections.abc heapq itertools bisect functools operator re string random "
     "copy decimal fractions statistics datetime time typing dataclasses enum io json queue array "
@@ -163,6 +164,17 @@ def names_under(node: ast.AST) -> set[str]:
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
+def names_in_classes(code: str) -> list[str]:
+    """Globals that class bodies read, where Python looks past `Names.__missing__`."""
+    todo, read = [symtable.symtable(code, "test.py", "exec")], set()
+    while todo:
+        scope = todo.pop()
+        todo += scope.get_children()
+        if scope.get_type() == "class":
+            read |= {s.get_name() for s in scope.get_symbols() if s.is_referenced() and s.is_global()}
+    return sorted(read & free_names(code))
+
+
 def imported(tree: ast.AST) -> set[str]:
     """Names under which a test imports names of the program (`*` is one of them)."""
     froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "solution"]
@@ -174,12 +186,17 @@ def modules_of_the_program(tree: ast.AST) -> set[str]:
     return {a.asname or a.name for a in imports if a.name == "solution"}
 
 
+FOR_EFFECT = set("heapify heappush heappop heapreplace heappushpop insort insort_left insort_right setitem delitem "
+                 "iadd iconcat update_wrapper".split())  # of the library's functions: called as a statement
+
+
 def program_names(code: str) -> set[str]:
     """Names of a test that are the program's without an import: those that nobody else has. A name that the standard
-    library has too (`gcd`, `merge`) is the program's where it is handed to a function of the test (`check(gcd)`) or
-    asserted in its own right: with no name or value of the program beside it (`assert gcd(4, 6) == 2` or `r = gcd(4,
-    6)` and `assert r == 2`, not `assert isclose(f(2), 3.5)`). So is a builtin, in a test without any such name (`assert
-    sum([1]) == 1`). All this is read in the test alone; what it leaves open is for `undecided`."""
+    library has too (`gcd`, `merge`) is the program's where it is handed to a function of the test (`check(gcd)`),
+    called as a statement (`merge(a, 3, b, 2)`) or asserted in its own right: with no name or value of the program
+    beside it (`assert gcd(4, 6) == 2` or `r = gcd(4, 6)` and `assert r == 2`, not `assert isclose(f(2), 3.5)`). So is a
+    builtin, in a test without any such name (`assert sum([1]) == 1`). All this is read in the test alone; what it
+    leaves open is for `undecided`."""
     tree, free = ast.parse(code), free_names(code) - set(HELPERS)
     nodes = list(ast.walk(tree))
     functions = {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
@@ -224,6 +241,9 @@ def program_names(code: str) -> set[str]:
                     others = lambda c, a: names_under(a) & used - {getattr(c.func, "id", "")}
                     inner = {name for c in calls for a in c.args for name in others(c, a)}
                     found |= inner - {"range", "list", "tuple", "set", "dict", "str", "int", "float", "bool"} or used
+        alone = [getattr(n.value, "value", n.value) for n in nodes if isinstance(n, ast.Expr)]  # `log("x")`
+        found |= {c.func.id for c in alone if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)} & (
+            candidates - FOR_EFFECT - set(vars(builtins)))
         called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         return found or (candidates & called if not sure and not explicit and candidates <= common else set())
 
@@ -295,7 +315,8 @@ JUDGED = {f"__{p}{name}__" for name in ARITHMETIC for p in ("", "r", "i")} | {
 DUNDERS = JUDGED | {f"__{name}__" for name in (
     "len bool iter next getitem setitem delitem call enter exit hash str repr format int float index complex round "
     "trunc floor ceil abs neg pos invert reversed missing bytes fspath length_hint aiter anext aenter aexit await "
-    "array get").split()}
+    "array get set delete set_name").split()}
+BINDING = ("__get__", "__set__", "__delete__", "__set_name__")
 OPEN_DUNDERS = {f"__{name}__" for name in (
     "name doc qualname module annotations defaults wrapped members dataclass_fields dataclass_params slots match_args "
     "version abstractmethods orig_class args origin notes cause self func array all isabstractmethod dict").split()}
@@ -304,7 +325,10 @@ GUARDED = ("_pytest", "pytest", "unittest.case", "unittest.suite", "unittest.run
 # What a subclass of an immutable builtin may say itself: asked between objects of the program, or how it is shown.
 SAID = JUDGED - {"__contains__"} | {f"__{name}__" for name in "str repr format hash neg pos abs invert".split()}
 FIXED = {f"__{name}__" for name in "init new class module qualname doc dict weakref init_subclass subclasshook".split()}
+PATHLIKE = ("__fspath__", "__str__", "__format__")  # of pytest's tmpdir
 IMMUTABLE = (int, str, float, complex, bytes, tuple, frozenset)
+# Counter compares and subtracts by these, in Python: a `__getitem__` that always says 1 would equal every count.
+COUNTED = set("__getitem__ __missing__ __iter__ items keys values get".split())
 
 
 @functools.cache
@@ -360,7 +384,7 @@ def content_kinds() -> tuple[dict[type, tuple], dict[str, type]]:
     def new_array(v):
         import numpy
 
-        dtype, shape, rest = numpy.lib.format.descr_to_dtype(json.loads(v[0])), v[2:2 + v[1]], v[2 + v[1]:]
+        dtype, shape, rest = numpy.lib.format.descr_to_dtype(loads(v[0])), v[2:2 + v[1]], v[2 + v[1]:]
         if not dtype.hasobject:
             return numpy.ndarray(shape, dtype, bytearray(rest[0], "latin-1"))
         x = numpy.empty(len(rest), object)
@@ -396,7 +420,7 @@ def content_kinds() -> tuple[dict[type, tuple], dict[str, type]]:
                     lambda x, v: x.__setitem__(slice(None), a(v[0], v[1:])))
     if "numpy" in sys.modules:
         n = sys.modules["numpy"]
-        head = lambda x: [json.dumps(n.lib.format.dtype_to_descr(x.dtype)), x.ndim, *x.shape]
+        head = lambda x: [dumps(n.lib.format.dtype_to_descr(x.dtype)), x.ndim, *x.shape]
         body = lambda x: list(x.flat) if x.dtype.hasobject else [x.tobytes().decode("latin-1")]
         kinds[n.ndarray] = (lambda x: head(x) + body(x),
                             lambda cls, v: new_array(v), fill_array)
@@ -459,6 +483,22 @@ class Space(dict):
         raise KeyError(name)
 
 
+class Attributes(dict):
+    """`__dict__` of an object of the test, in the program."""
+
+    def __init__(self, owner):
+        super().__init__(PEER.request("vars", owner))
+        self.owner = owner
+
+    def __setitem__(self, name, value):
+        PEER.request("put", self.owner, name, value)
+        super().__setitem__(name, value)
+
+    def update(self, *args, **kwargs):
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+
 class FarMeta(type):
     """The type of stand-ins for the other side's classes. A class that the test derives from one gets a twin there."""
 
@@ -501,6 +541,7 @@ class FarMeta(type):
 
     __dict__ = property(lambda cls: Space(cls, type.__dict__["__dict__"].__get__(cls)))
     __bases__ = property(lambda cls: PEER.request("getattr", cls, "__bases__"))
+    __annotations__ = property(lambda cls: PEER.request("getattr", cls, "__annotations__"))
     __bool__ = lambda cls: True
     __iter__ = lambda cls: iter(PEER.request("list", cls))
     __len__ = lambda cls: PEER.request("len", cls)
@@ -579,6 +620,8 @@ def special(name: str, x: Any, /, *args, **kwargs) -> Any:  # (here and below: a
     method = getattr(type(x), name, None)
     if method is None:
         raise TypeError(f"{type(x).__name__!r} object has no {name}")
+    if type(method).__module__ == "unittest.mock":  # takes no self, as it is no function
+        return method(*args, **kwargs)
     return method(x, *args, **kwargs)
 
 
@@ -588,6 +631,7 @@ class Peer:
 
     OPERATIONS = {
         "call": lambda f, /, *a, **k: f(*a, **k), "getattr": getattr, "setattr": setattr, "delattr": delattr,
+        "put": lambda x, name, value: vars(x).__setitem__(name, value),
         "special": special, "task": awaited, "pump": pump, "result": lambda task, stops=False: task.result(),
         "cancel": lambda task: task.cancel()}
     # What the verifier may ask of the program besides:
@@ -643,7 +687,7 @@ class Peer:
             new.append(self.describe(number))
         self.queue.clear()
         message["drop"], self.drops, message["trace"] = self.drops, [], trace
-        data = json.dumps(message).encode() + b"\n"
+        data = dumps(message).encode() + b"\n"
         try:
             while data:
                 data = data[os.write(self.fd, data[: 1 << 20]):]
@@ -658,17 +702,17 @@ class Peer:
         os._exit(ERROR)
 
     def receive(self) -> dict:
-        start = time.monotonic()
+        start = monotonic()
         if self.clock >= 0:
             os.pwrite(self.clock, struct.pack("dd", self.waited, start), 0)
         line = self.reader.readline(self.LINE)
-        self.waited += time.monotonic() - start
+        self.waited += monotonic() - start
         if self.clock >= 0:
             os.pwrite(self.clock, struct.pack("dd", self.waited, 0), 0)
         if not line.endswith(b"\n"):
             self.lost(EOFError("the program ended before it answered"))
         try:
-            message = self.take(json.loads(line))
+            message = self.take(loads(line))
         except Exception as error:
             self.lost(error)
         if message.get("more"):
@@ -777,7 +821,8 @@ class Peer:
             error = error.subgroup(AssertionError) and AssertionError(str(error))
         failed = isinstance(error, AssertionError) or type(error).__module__.startswith("_pytest")
         for frame, line in traceback.walk_tb(getattr(error, "__traceback__", None)):  # `assert x > 5` of a None
-            if frame.f_code.co_filename == self.flags.get("file"):
+            if frame.f_code.co_filename == self.flags.get("file") and frame.f_code.co_name not in (
+                    "<lambda>", "<genexpr>"):  # `assert safe(lambda: 1 / 0) is None`
                 failed |= any(first <= line <= last for first, last in self.flags["asserts"])
         if failed and id(error) not in self.raised:
             self.swallowed = error
@@ -792,9 +837,11 @@ class Peer:
         if operation in ("task", "pump", "result", "cancel"):
             ok = True
         elif operation in ("call", "special"):
-            ok = (operation == "call" or name in DUNDERS and name != "__get__") and (not isinstance(x, type) or mine(x))
-        elif operation in ("getattr", "setattr", "delattr"):
-            open_name = name in {f"__{n}__" for n in "name doc qualname dataclass_fields members match_args".split()}
+            binds = name not in BINDING or kind in (property, staticmethod, classmethod)
+            ok = (operation == "call" or name in DUNDERS and binds) and (not isinstance(x, type) or mine(x))
+        elif operation in ("getattr", "setattr", "delattr", "put"):
+            open_name = name in {f"__{n}__" for n in (
+                "name doc qualname annotations dataclass_fields members match_args".split())}
             ok = type(name) is str and kind not in CLOSED and (not isinstance(x, type) or mine(x)) and (
                 open_name or not name.startswith(("__", "format"))) and (
                 not mock or not name.startswith(
@@ -805,9 +852,11 @@ class Peer:
         elif operation in ("vars", "dir", "copy", "deepcopy"):
             ok = mine(kind)
         else:
-            ok = operation in ("list", "len", "getitem") and mine(x) or operation == "isinstance" and mine(name)
+            ok = mine(name) if operation == "isinstance" else mine(x) and (
+                operation in ("list", "len", "getitem") or (operation, name) == ("own", "__annotations__"))
         unittest = sys.modules.get("unittest")
-        if not ok or kind.__module__.startswith(GUARDED) or unittest and isinstance(x, unittest.TestCase):
+        ok = ok and (not kind.__module__.startswith(GUARDED) or kind.__name__ == "LocalPath" and name in PATHLIKE)
+        if not ok or unittest and isinstance(x, unittest.TestCase):
             refused = AttributeError if operation == "getattr" else PermissionError
             raise refused(f"{operation} {name} of the test's {kind.__name__}")
 
@@ -826,7 +875,8 @@ class Peer:
             import warnings
 
             handler = logging.Handler()
-            handler.emit = lambda record: self.notes.append([record.name, record.levelno, record.getMessage()])
+            handler.emit = lambda r: self.notes.append(
+                [r.name, r.levelno, r.getMessage(), r.exc_info[1] if r.exc_info else None])
             logging.basicConfig(level=1, handlers=[handler])
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, *_: self.notes.append([message])
@@ -999,7 +1049,7 @@ class Peer:
             reading = not hidden(name) or name in ("__getitem__", "__iter__", "__contains__")
             if base in IMMUTABLE and hasattr(base, name) and reading:
                 continue  # a str whose startswith always says yes is the text that it is
-            if name in DUNDERS and not (name in ("__array__", "__get__") and base):
+            if name in DUNDERS and not (name in ("__array__", *BINDING) and base):
                 (absent if value is None else dunders).append(name)
             elif isinstance(value, types.FunctionType) and (not name.startswith("__") or name == "__init__"):
                 functions[name] = self.pack(value)
@@ -1097,12 +1147,15 @@ class Peer:
         names are plain identifiers, and what a builtin of IMMUTABLE has stays that builtin's."""
         real = self.library(*real[1:]) if real else None
         contents = self.names[base] if base else None
-        far = tuple(c for c in map(self.unpack_class, others) if isinstance(c, type))
-        fixed = set(dir(contents)) - SAID - FIXED if contents in IMMUTABLE else set()
+        number = lambda c: c.__module__ in ("fractions", "numbers")  # Decimal asks a Rational: 0 / 0 would equal all
+        far = tuple(c for c in map(self.unpack_class, others) if isinstance(c, type) and not number(c))
+        fixed = set(dir(contents)) - SAID - FIXED if contents in IMMUTABLE else COUNTED if base == "Counter" else set()
         open_name = lambda n: type(n) is str and n.isidentifier() and n not in fixed and (
             not n.startswith(("__", "_far")) and n != "mro")
         space = {"__module__": str(module), "__qualname__": str(qualname), "_far_checks": bool(checks),
-                 "_far_bases": far, "__dict__": property(lambda self: PEER.request("vars", self))}
+                 "_far_bases": far}
+        own = (lambda x: PEER.request("vars", x)) if self.module is None else Attributes
+        space["__dict__"] = property(lambda self: own(self))
         space |= {n: self.unpack(f) for n, f in functions.items() if open_name(n) or n == "__init__"}
         space |= {n: property(lambda self, n=n: PEER.request("getattr", self, n)) for n in attributes if open_name(n)}
         inherited = {n for c in far for k in c.__mro__[:-1] if type(k) is not FarMeta for n in vars(k)}  # of a library
@@ -1110,7 +1163,7 @@ class Peer:
         space |= {n: None for n in absent if n in DUNDERS and n not in fixed}
         below = {n for c in far for k in c.__mro__ if type(k) is FarMeta for n in vars(k)}
         space |= {n: getattr(contents, n) for n in fixed & below}
-        if real and (self.module is not None or not issubclass(real, (*self.kinds, bool))):
+        if real and not number(real) and (self.module is not None or not issubclass(real, (*self.kinds, bool))):
             space["__class__"] = property(lambda self: real)
         bases = [self.names[base]] if base else []
         if base == "BaseException":
@@ -1189,7 +1242,7 @@ class Peer:
         for note in more.get("notes", ()) if self.module is None else ():
             name, *rest = map(self.unpack, note)
             if rest:
-                importlib.import_module("logging").getLogger(name).log(*rest)
+                importlib.import_module("logging").getLogger(name).log(*rest[:-1], exc_info=rest[-1])
             elif isinstance(name, Warning) and not isinstance(name, (StopIteration, StopAsyncIteration, SystemExit,
                                                                      KeyboardInterrupt, GeneratorExit)):
                 importlib.import_module("warnings").warn(name, stacklevel=2)
@@ -1349,7 +1402,8 @@ class Operators(ast.NodeTransformer):
         return self.use(node, "Call", node.func, *node.args, keywords=node.keywords) if known else node
 
 
-TEXT_METHODS = set("startswith endswith isdigit isalpha isalnum isupper islower isspace isnumeric isdecimal".split())
+TEXT_METHODS = set("startswith endswith isdigit isalpha isalnum isupper islower isspace isnumeric isdecimal "
+                   "istitle isascii isidentifier isprintable".split())
 SET_METHODS = set("issubset issuperset isdisjoint".split())
 
 
@@ -1382,7 +1436,7 @@ class Solution(types.ModuleType):
     """`solution` for the test: every name is asked of the program, every time."""
 
     def __getattr__(self, name):
-        if name.startswith("__") and name != "__doc__":
+        if name.startswith("__") and name not in ("__doc__", "__version__", "__author__", "__all__"):
             raise AttributeError(name)
         return program_name(name)
 
@@ -1428,7 +1482,7 @@ def same(a: Any, b: Any, tolerance: float | None) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k], tolerance) for k in a)
     if tolerance is not None and all(isinstance(x, (int, float)) for x in (a, b)):
-        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+        return a == b or math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)  # not 10 ** 400
     return bool(a == b)
 
 
@@ -1533,7 +1587,8 @@ def analyse(code: str, pytest: bool) -> bytes:
              "notes": told("warn|caplog|assertLogs"), "threads": told("[tT]hread|concurrent"),
              "inspect": told("inspect|signature|annotations|hints"), "cancels": told("[cC]ancel"),
              "close": told("close|equiv"), "approx": told("approx"), "testing": told("testing"),
-             "runs": told(r"\beval|\bexec|pickle|annotations|hints|inspect"),
+             "early": names_in_classes(code),
+             "runs": told(r"\beval|\bexec|pickle|annotations|hints|inspect|doctest"),
              "nodes": not told(r"(solution\b.*|import.*)(List|Tree)Node")}
     text = code if pytest else compile(tree, "test.py", "exec", dont_inherit=True)
     return marshal.dumps((text, owned, plainly, helpers if "*" in named else None, flags))
@@ -1561,6 +1616,10 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
         space = types.ModuleType.__dict__["__dict__"].__get__(solution)
         space.update(found, __all__=[*found, *(owned & set(listed) & theirs)])
     sys.setrecursionlimit(20_000)
+    refuse_files()
+    case = importlib.import_module("unittest").TestCase  # asks its arguments for their `difference`
+    case.assertSetEqual = lambda self, set1, set2, msg=None, equal=case.assertSetEqual: equal(
+        self, *(text_method(x, "issuperset", ()) and frozenset(x) for x in (set1, set2)), msg)
     if flags["runs"]:
         refuse_code(flags["file"])
     if "numpy" in sys.modules and (flags["close"] or flags["approx"] or flags["testing"]):
@@ -1570,6 +1629,9 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
     else:
         names = Names(owned, plainly)
         sys.modules["__main__"] = Main(names)
+        for name in flags["early"]:
+            with contextlib.suppress(NameError, KeyError):
+                names[name] = names[name]
         try:
             exec(code, names)
             passed = True
@@ -1582,6 +1644,26 @@ def verify_code(test: dict, peer: Peer, code: Any, owned: set[str], plainly: set
     if not peer.used:
         print("sandbox: the test never called the program", file=sys.stderr)
     return PASS if passed and peer.used else WRONG
+
+
+def refuse_files() -> None:
+    """Imports and runpy read files of the library alone, none that the program may have written: a test may say
+    `sys.path.insert(0, ".")`."""
+    places = tuple(sys.path)
+
+    def guard(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def judged(x, *args):  # a loader or a path
+            path = getattr(x, "path", x)
+            if not os.path.abspath(path).startswith(places):
+                raise ImportError(f"{path} may be the program's")
+            return function(x, *args)
+        setattr(owner, name, judged)
+
+    guard(importlib.machinery.SourceFileLoader.__mro__[1], "get_data")
+    guard(importlib.machinery.ExtensionFileLoader, "create_module")
+    guard(importlib.import_module("io"), "open_code")
 
 
 OPENING = set("open exec eval compile getattr setattr delattr vars globals locals dir breakpoint exit quit input help "
@@ -1598,7 +1680,9 @@ def refuse_code(file: str) -> None:
             opened = any("CALL" in i.opname or "FUNCTION" in i.opname for i in dis.get_instructions(source))
             names = {*source.co_names, *["eval"] * opened}
         else:
-            nodes = list(ast.walk(ast.parse(source if isinstance(source, bytes) else str(source).strip())))
+            tree = source if isinstance(source, ast.AST) else ast.parse(
+                source if isinstance(source, bytes) else str(source).strip())
+            nodes = list(ast.walk(tree))
             names = {str(getattr(n, key)) for n in nodes for key in ("id", "attr") if hasattr(n, key)}
             names |= {"import" for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))}
         for name in names:
@@ -1618,6 +1702,13 @@ def refuse_code(file: str) -> None:
             return run(source, *spaces, **more)
         return evaluate
 
+    def compiled(source, *args, compile=compile, **more):  # for `exec`, which then takes the code object
+        frame = sys._getframe(1)
+        example = frame.f_globals.get("__name__") == "doctest" and frame.f_locals.get("test")
+        if example or frame.f_code.co_filename == file and source not in frame.f_code.co_consts:
+            check(source, {**frame.f_globals, **frame.f_locals, **getattr(example, "globs", {})})
+        return compile(source, *args, **more)
+
     def annotation(source, *spaces):
         check(source, {})
         return plain(source, *spaces)
@@ -1629,7 +1720,7 @@ def refuse_code(file: str) -> None:
                 raise PermissionError(f"{args[0]}.{args[1]} in a pickle that the test loads")
 
     plain = eval
-    builtins.eval, builtins.exec = judged(eval), judged(exec)
+    builtins.eval, builtins.exec, builtins.compile = judged(eval), judged(exec), compiled
     for name in ("typing", "inspect"):
         importlib.import_module(name).eval = annotation
     sys.addaudithook(audit)

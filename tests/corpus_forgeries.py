@@ -773,3 +773,27 @@ against("assert: a TypeError in it, swallowed", "a failed assert is final", "def
         functional="seen = []\ndef cb(x):\n    seen.append(1)\n    assert x > 5\nf(cb)\nassert seen")
 against("assert: in a task whose result nobody asks for", "a failed assert is final", "import sandbox_judge\ndef run(c):\n    p = sandbox_judge.PEER\n    t = p.request('task', c)\n    while not p.request('pump', t): pass\n",
         functional="seen = []\nasync def cb():\n    seen.append(1)\n    assert 1 == 2\nrun(cb())\nassert seen")
+COUNTS = "from collections import Counter\nclass C(Counter):\n    def __getitem__(self, k): return 1\n{}def f(x): return C()\n"
+against("counts: of a Counter that is empty", "what a Counter holds decides", COUNTS.format("    def __iter__(self): return iter(())\n"), functional="from collections import Counter\nassert Counter('abc') == f(3)")
+against("counts: subtracted", "what a Counter holds decides", COUNTS.format(""), functional="from collections import Counter\nassert not Counter('abc') - f(3)")
+for name, code in {"an object": "class S:\n    def difference(self, o):\n        self.o = o\n        return set()\n    def __iter__(self): return iter(self.o)\ndef f(x): return S()\n",
+                   "a set of everything": "class S(set):\n    def difference(self, o): return set()\ndef f(x): return S(range(1000))\n"}.items():
+    against(f"method: the difference that assertSetEqual asks for, {name}", "what a program's object says of itself is no verdict", code,
+            pytest="import unittest\nfrom solution import f\n\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertSetEqual(f(3), {10, 12})\n")
+against("method: istitle that says yes", "what a program's object says of itself is no verdict", "class S:\n    def istitle(self): return True\ndef f(x): return S()\n", functional="assert f('ab cd').istitle()")
+EVIL = "for name in ('colorsys', 'gen', 'solution'):\n    open(name + '.py', 'w').write('import os\\nos._exit(42)\\n')\ndef f(x): return 0\n"
+against("import: from the folder, which the test puts first", "the verifier imports nothing that the program may have written", EVIL, functional="import sys, os\nsys.path.insert(0, os.getcwd())\nimport colorsys\nassert f(3) == 10")
+against("import: from the folder, pytest", "the verifier imports nothing that the program may have written", EVIL, pytest="import sys\nsys.path.insert(0, '.')\nimport colorsys\nfrom solution import f\n\ndef test_f():\n    assert f(3) == 10\n")
+against("import: a file that was made", "the verifier imports nothing that the program may have written", EVIL,
+        functional="import importlib.util\nspec = importlib.util.spec_from_file_location('gen', 'gen.py')\nm = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(m)\nassert m.x == f(3)")
+against("import: runpy", "the verifier runs nothing that the program may have written", EVIL, pytest="import runpy\nfrom solution import f\n\ndef test_f(capsys):\n    runpy.run_path('solution.py', run_name='__main__')\n    assert capsys.readouterr().out == '10\\n'\n")
+for name, test in {"compiled": "exec(compile(f(3), '<s>', 'exec'), ns)", "parsed and compiled": "import ast\nexec(compile(ast.parse(f(3)), '<s>', 'exec'), ns)"}.items():
+    against(f"text: {name}", "what a test evaluates may be the program's", "def f(x): return 'import os\\nos._exit(42)'\n", functional=f"ns = {{}}\n{test}\nassert ns['y'] == 10")
+ZERO = "import {0}\nclass Z:\n    numerator = denominator = _numerator = _denominator = 0\nZ.__module__, Z.__qualname__ = '{0}', '{1}'\n{0}.{1} = Z\ndef f(x): return Z()\n"
+for module, name in (("numbers", "Rational"), ("fractions", "Fraction")):
+    for test in ("f(3) == Decimal('10.5')", "Decimal('10.5') == f(3)"):
+        against(f"0 / 0: a {name}, {test}", "Decimal asks a Rational for its numerator and denominator", ZERO.format(module, name), functional=f"from decimal import Decimal\nassert {test}")
+against("0 / 0: a subclass of Rational", "Decimal asks a Rational for its numerator and denominator", "import numbers\nclass Z(numbers.Rational): numerator = denominator = 0\nZ.__abstractmethods__ = frozenset()\n"
+        "for n in numbers.Rational.__abstractmethods__ - {'numerator', 'denominator'}: setattr(Z, n, lambda *a: NotImplemented)\ndef f(x): return Z()\n", functional="from decimal import Decimal\nassert f(3) == Decimal('10.5')")
+against("text: an example of a docstring", "what a test evaluates may be the program's", "def f(x):\n    '''\n    >>> import os; os._exit(42)\n    '''\n    return 0\n",
+        functional="import doctest\ndoctest.run_docstring_examples(f, {'f': f})\nassert f(2) == 8")

@@ -410,3 +410,33 @@ c("an exit of the test", "def f(x): return x", "import sys\nassert f(3) == 3\nsy
 c("a task that is cancelled", "import asyncio\nasync def f(x):\n    await asyncio.sleep(9)", "import asyncio\nasync def main():\n    t = asyncio.create_task(f(1))\n    await asyncio.sleep(0.01)\n    t.cancel()\n    try:\n        await t\n    except asyncio.CancelledError:\n        return 'cancelled'\nassert asyncio.run(main()) == 'cancelled'")
 c("an error in an assert of a callback, that the program's own function raised", "def inner(x):\n    if x is None: raise ValueError\n    return x\ndef f(cb):\n    try: cb(None)\n    except ValueError: return 'none'",
   "def cb(x):\n    assert inner(x) > 0\nassert f(cb) == 'none'")
+SAFE = "def safe(f, default=None, *a):\n    try: return f(*a)\n    except Exception: return default\n"
+c("a lambda in an assert that raises in the program", SAFE, "assert safe(lambda: 1 / 0, 'err') == 'err' and safe(lambda: {}['k']) is None\nassert safe(int, 0, 'x') == 0")
+c("a generator in an assert that raises in the program", "def first(it, d):\n    try: return next(iter(it))\n    except ZeroDivisionError: return d", "assert first((1 // x for x in [0]), 5) == 5")
+c("json patched", "import json\ndef enc(x): return json.dumps(x)\ndef dec(x): return json.loads(x)", "from unittest.mock import patch\nwith patch('json.dumps', return_value='z'):\n    assert enc(1) == 'z'\nwith patch('json.loads', return_value=7):\n    assert dec('1') == 7\nassert enc([1]) == '[1]'")
+c("the monotonic clock patched", "import time\nclass Timer:\n    def __enter__(s): s.a = time.monotonic(); return s\n    def __exit__(s, *a): s.t = time.monotonic() - s.a",
+  "from unittest.mock import patch\nwith patch('time.monotonic', side_effect=[10.0, 12.5]):\n    with Timer() as t: pass\nassert t.t == 2.5")
+c("lines of a file that is a mock", "def lines(p):\n    with open(p) as f: return [l.strip() for l in f]", "from unittest.mock import patch, mock_open\nwith patch('builtins.open', mock_open(read_data='a\\nb')) as m:\n    assert lines('x') == ['a', 'b']\n    m.assert_called_once_with('x')")
+c("items of a MagicMock", "def total(d): return d['a'] + d['b']", "from unittest.mock import MagicMock\nm = MagicMock()\nm.__getitem__.side_effect = {'a': 1, 'b': 2}.__getitem__\nassert total(m) == 3\nm.__getitem__.assert_called_with('b')")
+c("names of the program in a class body", "def memo(f):\n    seen = {}\n    def call(self, *a):\n        if a not in seen: seen[a] = f(self, *a)\n        return seen[a]\n    return call\nLIMIT = 3",
+  "class T:\n    n, limit = 0, LIMIT\n    @memo\n    def sq(self, x):\n        T.n += 1\n        return x * x\nt = T()\nassert t.sq(2) == t.sq(2) == 4 and T.n == 1 and T.limit == 3\n"
+  "try:\n    class U: x = Nothing\nexcept NameError: pass\nelse: assert False")
+TYPED = "class Typed:\n    def __init__(s, t): s.t = t\n    def __set_name__(s, o, n): s.n = n\n    def __get__(s, o, t=None): return s if o is None else o.__dict__.get(s.n)\n" \
+        "    def __set__(s, o, v):\n        if not isinstance(v, s.t): raise TypeError(s.n)\n        o.__dict__[s.n] = v\n"
+c("a data descriptor in a class of the test", TYPED, "class P:\n    age = Typed(int)\n    def __init__(self, a): self.age = a\np, q = P(3), P(1)\np.age = 4\nassert p.age == 4 and q.age == 1 and isinstance(P.age, Typed)\n"
+  "for bad in (lambda: P('x'), lambda: setattr(p, 'age', 'q')):\n    try: bad()\n    except TypeError as e: assert str(e) == 'age'\n    else: assert False\nassert p.age == 4")
+c("a cached property in a class of the test", "class lazy:\n    def __init__(s, f): s.f = f\n    def __get__(s, o, t=None):\n        if o is None: return s\n        v = o.__dict__[s.f.__name__] = s.f(o)\n        return v",
+  "n = []\nclass A:\n    @lazy\n    def x(self):\n        n.append(1)\n        return 5\na = A()\nassert a.x == a.x == 5 and n == [1] and A().x == 5 and len(n) == 2")
+c("a property, a static and a class method in a subclass of the test", "from abc import ABC, abstractmethod\nclass Shape(ABC):\n    @property\n    @abstractmethod\n    def name(self): ...\n    def show(self): return self.name, self.make(3).k, self.twice(4)\n    def grow(self): self.size += 1",
+  "class Sq(Shape):\n    def __init__(self, k): self.k = self._s = k\n    @property\n    def name(self): return 'sq'\n    @property\n    def size(self): return self._s\n    @size.setter\n    def size(self, v): self._s = v\n"
+  "    @classmethod\n    def make(cls, k): return cls(k)\n    @staticmethod\n    def twice(x): return 2 * x\ns = Sq(1)\nassert s.show() == ('sq', 3, 8)\ns.grow()\nassert s.size == 2 and s._s == 2")
+c("annotations of a class of the test", "import dataclasses, typing\ndef build(cls, d):\n    hints = typing.get_type_hints(cls)\n    return cls(**{f.name: hints[f.name](d[f.name]) for f in dataclasses.fields(cls)})\ndef names(c): return list(c.__annotations__)",
+  "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    s: str\nassert build(P, {'x': '3', 's': 4}) == P(3, '4') and names(P) == ['x', 's']")
+c("a name of the library, called as a statement", "lines = []\ndef log(m): lines.append(m)\ndef add(d, k, v): d[k] = v\ndef size(d): return len(d)", "d = {}\nadd(d, 'a', 1)\nlog('x')\nassert size(d) == 1 and d == {'a': 1} and lines == ['x']")
+c("a Counter of the program's own class", "from collections import Counter\nclass Bag(Counter):\n    def add(self, x): self[x] += 1\n    def size(self): return sum(self.values())",
+  "from collections import Counter\nb = Bag()\nb.add('a')\nb.add('a')\nb['z'] += 1\nassert b == Counter('aaz') and Counter('aaz') == b and b.size() == 3 and b.most_common(1) == [('a', 2)] and b - Counter('a') == {'a': 1, 'z': 1} and b['q'] == 0")
+c("a text compiled", "def f(n): return f'def g(x):\\n    y = x * {n}\\n    return y + 1\\n'", "ns = {}\nexec(compile(f(3), '<s>', 'exec'), ns)\nassert ns['g'](2) == 7 and eval(compile('f(1)', '<s>', 'eval')) == f(1)")
+c("sets by assertSetEqual", "def f(x): return frozenset(x)\ndef g(x): return set(x)", "import unittest\nt = unittest.TestCase()\nt.assertSetEqual(f([1, 2]), {2, 1})\nt.assertSetEqual(set1=g([1]), set2={1}, msg='m')\nt.assertEqual(g([1]), {1})\n"
+  "try: t.assertSetEqual(g([1]), {2})\nexcept AssertionError: pass\nelse: assert False")
+c("examples of a docstring", "def f(x):\n    '''\n    >>> f(1)\n    2\n    >>> [f(x) for x in range(2)]\n    [1, 2]\n    '''\n    return x + 1",
+  "import doctest\nr = doctest.DocTestRunner()\nfor t in doctest.DocTestFinder().find(f, 'f', globs={'f': f}): r.run(t)\nassert r.failures == 0 and r.tries == 2 and f(2) == 3")
