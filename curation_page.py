@@ -15,15 +15,10 @@ figure{display:inline-block;margin:6px 14px 6px 0}figcaption{font-size:13px;colo
 text{font:11px system-ui;fill:#5b6472}"""
 HEAD = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>
+<title>Curation</title><style>{style}</style></head><body><h1>Curation</h1>
 {body}
 </body></html>
 """
-
-
-def write_page(path: Path, title: str, *blocks: str) -> None:
-    text = HEAD.format(title=escape(title), style=STYLE, body="\n".join(blocks))
-    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def table(head: list[str], rows: list[list]) -> str:
@@ -72,8 +67,7 @@ def write_html(path: Path, summary: dict, problems: list, traces: list, examples
     judged = {"came in": problems, "in sft.jsonl": {t.problem: t for t in kept},
               "in rl.jsonl": [p for p in problems if not p.gone_rl]}
     sources = [Counter(p.source for p in some) for some in judged.values()]
-    write_page(
-        path, "Curation",
+    blocks = [
         table(["filter", "prompts", "left", "traces", "left", "prompts for RL", "left"], [
             [s["filter"], *(s[way][key] for key in s["in"] for way in ("in", "out"))] for s in summary["filters"]]),
         f"<p>{summary['bad_rows']:,} rows could not be used.</p>",
@@ -85,4 +79,5 @@ def write_html(path: Path, summary: dict, problems: list, traces: list, examples
             [source, *(count[source] for count in sources)] for source in sorted(sources[0])]),
         "<h2>Three examples of what each filter took</h2>",
         *(fold(title if record is None else f"{title} ({record.id}{place(record.sample)})", *texts)
-          for some in examples.values() for record, title, *texts in some.values()))
+          for some in examples.values() for record, title, *texts in some.values())]
+    path.write_text(HEAD.format(style=STYLE, body="\n".join(blocks)), encoding="utf-8", errors="replace")

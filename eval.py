@@ -23,10 +23,10 @@ Differs from the paper: its prompts for code are not published; the LiveCodeBenc
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -49,11 +49,11 @@ from tqdm import tqdm
 import report
 import rewards
 import toy
-from folders import make_folder, read_settings, take
+from folders import read_settings, take
 from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
                   truth_of, without_think)
 from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Seed, Share, catch_signals, die,
-                  one_line, read_config, signals)
+                  last_line, one_line, read_config, seed_of, signals)
 from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
 # policy.py, torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward
@@ -177,7 +177,7 @@ def checked(problem: Problem, cfg: Config) -> Problem:
 
 
 def is_code(problem: Problem) -> bool:
-    return "code" in problem.data_source
+    return rewards.verifier_of(problem.data_source).check is rewards.check_code
 
 
 def livecodebench_prompt(row: dict) -> str:
@@ -205,20 +205,18 @@ def to_problem(row: dict, benchmark: str, number: int, cfg: Config) -> Problem:
 
 def load_benchmark(entry: str, cfg: Config) -> list[Problem]:
     """The problems of one entry of `data`. Ids that occur twice get their row number."""
-    name, _, path = entry.rpartition("=")
-    if path.startswith("toy:"):
+    name, is_toy, kind = entry.partition("toy:")  # first: the knobs of a toy have = in them too
+    if is_toy and name[-1:] in ("", "="):
         try:
-            rows = enumerate(toy.rl_rows(path[4:], 500, 0, split="eval"), 1)
-        except (KeyError, ValueError) as error:
-            die(f"data: {path}: {error}")
-        name, rows = name or path.replace(":", "_"), ((f"{path}:{i}", row) for i, row in rows)
+            rows = enumerate(toy.rl_rows(kind, 500, 0, split="eval"), 1)
+        except ValueError as error:
+            die(f"data: {error}")
+        name, rows = name[:-1] or f"toy_{kind}", ((f"toy:{kind}:{i}", row) for i, row in rows)
     else:
         name, rows = read_benchmark(entry, "data")
     problems = []
     for number, (where, row) in enumerate(rows):
         try:
-            if isinstance(row, ValueError):
-                raise row
             problems.append(to_problem(row, name, number, cfg))
         except ValueError as error:
             die(f"{where}: {error}")
@@ -292,11 +290,6 @@ class Model:
 
     def text(self, tokens: list[int], reason: str) -> str:
         return self.tokenizer.decode(tokens[:-1] if reason == "stop" else tokens)
-
-
-def seed_of(*key) -> int:
-    """A 63-bit seed that is a function of the key alone, so that a sample does not depend on batch, rank or order."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def read_model(cfg: Config) -> Model:
@@ -386,7 +379,7 @@ class HFEngine:
             with torch.inference_mode():
                 out = self.lm.generate(
                     ids, attention_mask=real, max_new_tokens=max(r.max_tokens for r in batch), do_sample=False,
-                    logits_processor=LogitsProcessorList([sampler]), eos_token_id=model.stop_ids or None,
+                    logits_processor=LogitsProcessorList([sampler]), eos_token_id=model.stop_ids,
                     pad_token_id=model.pad_id, temperature=None, top_p=None, top_k=None, repetition_penalty=None,
                     stopping_criteria=stop)
             for request, tokens in zip(batch, out[:, width:].tolist()):
@@ -558,10 +551,6 @@ def response_of(reply) -> tuple[str, int | None, str]:
 
 
 # ---------------------------------------------------------------------------------------------- generations and scoring
-def sample_key(row: dict) -> tuple[str, str, int]:
-    return str(row["benchmark"]), str(row["id"]), int(row["sample"])
-
-
 class Journal:
     """generations.jsonl while a run goes on: a line when a sample is generated, a short line when it is scored.
 
@@ -590,7 +579,8 @@ class Journal:
                 try:
                     if isinstance(row, ValueError):
                         raise row
-                    rows.setdefault(sample_key(row), {}).update(row)
+                    key = str(row["benchmark"]), str(row["id"]), int(row["sample"])
+                    rows.setdefault(key, {}).update(row)
                 except (KeyError, TypeError, ValueError) as error:
                     bad.append(f"{where}: {error if isinstance(error, ValueError) else 'no benchmark, id or sample'}")
         return {key: row for key, row in rows.items() if "response" in row}, bad
@@ -722,10 +712,7 @@ def share(requests: list[Request], done: set[tuple], cfg: Config) -> list[list[R
     the share is the same whenever a rank starts. A chunk is a problem (its samples share a prefix cache); HF: it is a
     batch, made again as a whole, because the last bit of a row's logits can depend on its batch."""
     if cfg.engine != "hf":
-        groups: dict[tuple, list[Request]] = {}
-        for request in requests:
-            groups.setdefault(request.key[:2], []).append(request)
-        mine = list(groups.values())[RANK::WORLD_SIZE]
+        mine = [list(part) for _, part in itertools.groupby(requests, lambda r: r.key[:2])][RANK::WORLD_SIZE]
         return [left for chunk in mine if (left := [r for r in chunk if r.key not in done])]
     order = sorted(requests, key=lambda r: len(r.problem.ids))
     mine = [order[at:at + cfg.hf_batch] for at in range(0, len(order), cfg.hf_batch)][RANK::WORLD_SIZE]
@@ -814,7 +801,7 @@ def evaluate(cfg: Config, out: Path) -> None:
         "problems": {name: problems_fingerprint(part) for name, part in problems.items()}}
     open_output(out, settings)
     # The pool comes before the engine: its processes start while the model loads, and keep their own CPU affinity.
-    workers = cfg.workers or max(1, (os.cpu_count() or 1) // LOCAL_RANKS)
+    workers = cfg.workers or max(1, len(os.sched_getaffinity(0)) // LOCAL_RANKS)
     with reward_pool(workers, cfg) as pool:
         journal = Journal(out, RANK)
         generate(list(every.values()), out, Scorer(pool, journal.write, workers), journal, model, cfg)
@@ -881,9 +868,9 @@ def scored_row(row: dict | ValueError, benchmark: str, number: int, known: dict[
     """Problem and responses of one row of a file of generations. Raises ValueError."""
     if isinstance(row, ValueError):
         raise row
-    benchmark, name = str(row.get("benchmark", benchmark)), row_id(row) or str(number)
-    responses = responses_of(row)
-    if problem := known.get((benchmark, name)) or ("benchmark" not in row and known.get(("", name))):
+    own, name, responses = row.get("benchmark"), row_id(row) or str(number), responses_of(row)
+    benchmark = str(own or benchmark)
+    if problem := known.get((benchmark, name)) or (not own and known.get(("", name))):
         return problem, responses
     problem = Problem(benchmark, name, [], row.get("data_source") or "math_verify", truth_of(row))
     with contextlib.suppress(ValueError):  # a row may come without its prompt, which is only shown
@@ -915,7 +902,7 @@ def finish(rows: list[dict], problems: dict[tuple, Problem], bad: list[str], poo
             shown.append({"id": i, "code": is_code(problem), "truth": problem.shown, "samples": [
                 [r["status"], r.get("tokens"), r.get("finish_reason") == "length", (r["answer"] or "")[:300] or None,
                  r["score"]] for r in samples]})
-            texts.append((f"{b}-{p}", problem.text or "\n\n".join(str(m.get("content", "")) for m in problem.messages)))
+            texts.append((f"{b}-{p}", problem.text))
             texts += [(f"{b}-{p}-{s}", row["response"]) for s, row in enumerate(samples)]
         line = {key: results[name][key] for key in ("avg", "ci95")}
         meta["benchmarks"].append({"name": name, "problems": shown, **line})
@@ -933,14 +920,11 @@ def prepare_toy(cfg: Config) -> str:
     """The warmed-up toy model, made by the first rank that comes and shared with rl_gppo.py's default."""
     if cfg.max_tokens == Config.max_tokens:
         cfg.max_tokens = 64  # its context is a few hundred tokens
-    kind, parent = "code" if "toy:code" in cfg.data else "math", Path(cfg.output_dir).parent
-    make_folder(parent)
-    with open(parent / f"toy_{kind}_sft.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            return str(toy.prepare(str(parent / f"toy_{kind}_sft"), kind))
-        except ValueError as error:
-            die(str(error))
+    kind = "code" if "toy:code" in cfg.data else "math"
+    try:
+        return toy.prepare(str(Path(cfg.output_dir).parent / f"toy_{kind}_sft"), kind)
+    except ValueError as error:
+        die(str(error))
 
 
 def own_gpus(local_rank: int, local_ranks: int, tensor_parallel: int, visible: str | None) -> str:
@@ -974,6 +958,12 @@ def main(argv: list[str] | None = None) -> None:
         if error.errno not in DISK_ERRORS:
             raise
         die(f"output_dir {out}: {one_line(error)}; make room (or let this user in), the same command goes on then")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, of any rank
+            raise
+        last_line(f"eval.py: rank {RANK} is out of GPU memory; give a smaller hf_batch; what is generated "
+                  f"stands in {out}, and the same command goes on from there", sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         die(f"{signals[0]}: stopped; what is generated stands in {out}, and the same command goes on from there",
             code=128 + signal.Signals[signals[0]])

@@ -45,19 +45,15 @@ def hold(folder: Path) -> bool | None:
             os.close(handle)
 
 
-def make_folder(out: Path) -> None:
-    """A full disk or a read-only folder shows here, not after an hour."""
+def take(out: Path) -> None:
+    """Makes an output folder and holds it: two runs at once would write over each other. A full disk or a read-only
+    folder shows here, not after an hour."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").write_bytes(b"0" * 2**20)
         (out / ".writable").unlink()
     except OSError as error:
         die(f"output_dir {out}: {error.strerror}; give another --output_dir or make room")
-
-
-def take(out: Path) -> None:
-    """Makes an output folder and holds it: two runs at once would write over each other."""
-    make_folder(out)
     if hold(out) is False:
         die(f"output_dir {out}: another run is at work there; wait for its end, or give another --output_dir")
 

@@ -36,7 +36,7 @@ def model_shapes(name: str) -> tuple:  # of a folder, the hub, or KNOWN: (config
         config = AutoConfig.from_pretrained(name) if Path(name).exists() or short not in KNOWN else Qwen3Config(
             **dict(zip(keys.split(), KNOWN[short])), head_dim=128, vocab_size=151936)
         with torch.device("meta"):
-            return config, AutoModelForCausalLM.from_config(config)
+            return config.get_text_config(), AutoModelForCausalLM.from_config(config)
     except LOAD_ERRORS as error:
         die(f"model: {name}: {one_line(error)}; shapes known without the hub: {', '.join(KNOWN)}")
 
@@ -64,7 +64,7 @@ def plan(cfg: Config) -> str:
     h, k = heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
     span = (cfg.max_prompt_tokens or 2048) + (cfg.max_response_tokens or 4096)
     batch, ends = max(cfg.token_budget, span), vocab * width * (1 if config.tie_word_embeddings else 2)
-    one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * config.intermediate_size)
+    one_layer = 2 * 2 * batch * (4 * width + 2 * h + 2 * k + 3 * (getattr(config, "intermediate_size", 0) or 4 * width))
     state = [("frozen weights, bf16", 2 * p), ("adapters, gradients, Adam, fp32", 16 * t)] if lora else [
         ("weights, fp32", 4 * p / n), ("gradients, fp32", 4 * p / n), ("Adam states, fp32", 8 * p / n),
         ("gathered layers, embedding, head", 2 * 2 * (ends + 2 * (p - ends) / layers))]

@@ -21,6 +21,9 @@ disable_progress_bar()  # transformers' own bars for every file would drown ours
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each retry; our line tells the end of it
 LOAD_ERRORS = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError,
                StrictDataclassError)
+# what models do to h·Wᵀ: Gemma, Granite, Cohere, Falcon-H1, RecurrentGemma, xLSTM, in this order
+HEAD_KNOBS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier", "logits_soft_cap",
+              "output_logit_soft_cap")
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -81,7 +84,8 @@ def load_policy(cfg, path: str) -> nn.Module:
     """The model to train; refused where its head is not a plain matrix."""
     lm = load_model(path, attn_implementation=cfg.attention)
     head = lm.get_output_embeddings()
-    special = any(getattr(lm.config, name, None) for name in ("final_logit_softcapping", "logits_scaling"))
+    config = lm.config.get_text_config()
+    special = any(getattr(config, name, None) not in (None, 0, 1) for name in HEAD_KNOBS)
     if head is None or getattr(head, "bias", None) is not None or special:
         die(f"model: {path}: its head is not a plain matrix (bias, soft-capping, scaling); HeadLogprobs would be wrong")
     if cfg.gradient_checkpointing:

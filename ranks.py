@@ -46,6 +46,13 @@ def make_accelerator(cfg):
                                   kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=cfg.rank_timeout_s))])
     except (ImportError, ValueError) as error:
         die(f"log_with {cfg.log_with}: {one_line(error)}")
+    if accelerator.mixed_precision not in ("no", "bf16"):  # fp16 needs a loss scaler, which our updates know nothing of
+        die(f"mixed_precision {accelerator.mixed_precision}: launch with bf16 or no")
+    if accelerator.distributed_type in ("DEEPSPEED", "MEGATRON_LM") or (
+            accelerator.distributed_type == "FSDP" and not accelerator.is_fsdp2):
+        die("weights are sharded by FSDP2 alone (fsdp_version: 2, as in recipes/fsdp2_8gpu.yaml), not by FSDP1, "
+            "DeepSpeed or Megatron")
+    accelerator.gradient_accumulation_steps = 1  # the launcher's would divide our sums; token_budget is ours
     if accelerator.is_fsdp2 and accelerator.mixed_precision == "bf16":
         # Accelerate's own policy would also cast the log-probabilities to bf16 and add up gradients over ranks in bf16
         exact_sums = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
@@ -234,13 +241,13 @@ def save_checkpoint(folder: Path, state: dict, run: Run, extra=None, best: int |
 
 
 def load_checkpoint(folder: Path, run: Run, keys=()) -> tuple[dict, object]:
-    """Restores weights, optimizer and RNG in place; returns state.json, which must have the keys of the stage, and this
-    rank's `extra` (None where the number of ranks has changed)."""
+    """Restores weights, optimizer and RNG in place; returns state.json, which must have the keys of the stage and no
+    others, and this rank's `extra` (None where the number of ranks has changed)."""
     trainer, own = folder / "trainer", {}
     try:
         state = json.loads((trainer / "state.json").read_text())
-        if missing := [key for key in keys if key not in state]:
-            raise ValueError(f"it is another stage's, without {', '.join(missing)}; start from it by --model")
+        if keys and keys != state.keys():
+            raise ValueError(f"it is another stage's, with {', '.join(state)}; start from it by --model")
         model, optimizer = get_state_dict(run.policy, run.optimizer.optimizer, options=TRAINED)
         dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=trainer / "weights", no_dist=run.world == 1)
         set_state_dict(run.policy, run.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer,

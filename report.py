@@ -62,10 +62,8 @@ def write_png(path: Path, results: dict[str, dict], title: str) -> None:
     right.set(xlabel="share of problems", ylabel="samples correct, %", ylim=(-3, 103), title="every problem, easiest first")
     right.legend(fontsize=8)
     fig.suptitle(title, fontsize=10)
-    part = path.with_name(path.name + ".part")
-    fig.savefig(part, dpi=130, format="png")
+    fig.savefig(path, dpi=130)
     plt.close(fig)
-    part.replace(path)
 
 
 PAGE = """<!DOCTYPE html>

@@ -153,13 +153,6 @@ def math_answer(text: str, ground_truth: Any, options: Options) -> Reward | Job:
     return Job(judged, (gold, texts))
 
 
-def equivalent(a: str, b: str) -> bool:
-    """Whether two answers (of extract_answer) are equal as mathematics, a in the place of the ground truth."""
-    a, b = a.strip(), b.strip()
-    verdict = a == b or plain_verdict(a, b)
-    return bounded(Job(judged, (a, (as_box(b),)))).correct if verdict is None else verdict
-
-
 # ----------------------------------------------------------------------------------------------------------------- code
 def code_answer(text: str, ground_truth: Any, options: Options, livecodebench: bool = False) -> Reward | Job:
     if livecodebench:
@@ -207,7 +200,7 @@ def sandbox_works() -> dict:
 def check_code(ground_truth: Any) -> None:
     tests = tests_of(ground_truth)
     try:
-        getattr(sandbox, "check_tests", sandbox.as_cases)(tests)
+        sandbox.check_tests(tests)
     except ValueError as error:
         raise ValueError(f"code ground truth: {str(error).removeprefix('sandbox: ')}") from None
     if not sandbox_works()["pytest"] and kind_of(tests) == "pytest":
@@ -306,11 +299,8 @@ def score(data_source: str, response: str, ground_truth: Any, *, prompt_tail: st
     responses take RewardPool. prompt_tail is the end of the rendered prompt, options the fields of Options.
     Raises ValueError for an unknown data_source."""
     job = prepare(data_source, response, ground_truth, prompt_tail, Options(**options))
-    return bounded(job, data_source) if isinstance(job, Job) else job
-
-
-def bounded(job: Job, data_source: str = "") -> Reward:
-    """Runs a job with a limit: the sandbox's, or that of a pool of one worker."""
+    if isinstance(job, Reward):
+        return job
     childless = multiprocessing.process.current_process().daemon or importlib.util.find_spec("pebble") is None
     if job.run is run_program or WORKER or childless:
         return job.run(*job.args)
@@ -415,7 +405,8 @@ class RewardPool:
         # here: score() on a machine under test needs neither this nor sympy; and not in the thread, which nobody hears
         self._process_pool = importlib.import_module("pebble").ProcessPool
         self.options, self.timeout_s, self.patience_s = Options(**score_options), timeout_s, 120  # workers start slowly
-        self.workers = max(1, min(workers or os.cpu_count(), len(os.sched_getaffinity(0))))
+        cores = len(os.sched_getaffinity(0))
+        self.workers = min(workers or cores, cores)
         self._alone = ThreadPoolExecutor(1)  # second tries of jobs that the sandbox failed, one at a time
         self._known: dict[tuple, Future] = {}  # math answers seen: a group mostly gives a few different ones
         self._open: dict[Future, Entry] = {}  # not scored yet

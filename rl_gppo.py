@@ -304,8 +304,6 @@ def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
     toy_rows = lambda kind: toy.rl_rows(kind, *((4096, cfg.seed, "train") if training else (500, 0, "eval")))
     for where, row in read_rows(spec, knob, "train" if training else "test", toy_rows):
         try:
-            if isinstance(row, ValueError):
-                raise row
             name = row.get("data_source") or cfg.data_source
             if not name or not isinstance(name, str):
                 raise ValueError("no data_source; give the row one, or all of them --data_source math_verify")
@@ -480,6 +478,8 @@ def make_engine(path: str, run: Run):
             die(f"rollout: vllm cannot start with {path}: {one_line(error)}")
     if run.accelerator.distributed_type == "FSDP":
         die("rollout: hf cannot generate from FSDP shards; pip install vllm")
+    if not all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=run.bare.lm.config).layers):
+        die(f"rollout: hf cannot generate with the linear attention of {run.cfg.model}; pip install vllm")
     return HFRollout(run)
 
 
@@ -710,7 +710,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     for batch, old in zip(every, progress.pop("old", [])):
         batch |= {key: value.to(accelerator.device) for key, value in old.items()}
 
-    run.policy.train()
+    run.policy.train(cfg.gradient_checkpointing)  # which needs it; else no dropout: it would move the ratios by itself
     lr = learning_rate(step, cfg)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
@@ -788,8 +788,6 @@ PANELS = [("accuracy", {"accuracy": "training rollouts", "eval/accuracy": "held 
           ("reward", {"reward_mean": "mean"}), ("entropy (nats)", {"entropy": "entropy"}),
           ("tokens out of the band", {"clip_frac_high": "r > 1+εh, A > 0", "clip_frac_low": "r < 1-εl, A < 0"}),
           ("gradient norm", {"grad_norm": "norm"}), ("response tokens", {"response_tokens_mean": "mean"})]
-
-
 mean = lambda values: float(np.mean([*values] or [math.nan]))
 
 
@@ -838,13 +836,14 @@ def start(cfg: Config) -> tuple:
         kind = cfg.train_file.removeprefix("toy:")
         path = str(out.parent / f"toy_{kind}_sft" / "sft" / "final")
         try:
-            toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind) if first else wait_for(Path(path))
+            toy.prepare(str(out.parent / f"toy_{kind}_sft"), kind) if first else wait_for(Path(path), out)
         except ValueError as error:
             die(f"model: {error}")
     torch.manual_seed(cfg.seed)
     tokenizer, lm = load_tokenizer(path), load_policy(cfg, path)
     prompts, held_out = load_prompts(cfg.train_file, "train_file", tokenizer, cfg), []
-    eval_file = ("toy:" in cfg.train_file and cfg.train_file) if cfg.eval_file == "auto" else cfg.eval_file
+    toys = ",".join(name for name in cfg.train_file.split(",") if name.strip().startswith("toy:"))
+    eval_file = toys if cfg.eval_file == "auto" else cfg.eval_file  # (a file among them holds rows to train on)
     if eval_file:
         held_out = load_prompts(eval_file, "eval_file", tokenizer, cfg)
     elif cfg.eval_file == "auto" and cfg.eval_share:

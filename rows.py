@@ -29,17 +29,23 @@ SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing":
 ROLES = "system developer user assistant tool function ipython observation".split()
 
 
+def sound(rows: Iterator[tuple[str, dict | ValueError]]) -> Iterator[tuple[str, dict]]:
+    """The rows of read_source, where a line that is no JSON object ends the run."""
+    for where, row in rows:
+        yield where, row if isinstance(row, dict) else die(f"{where}: {row}")
+
+
 def read_rows(spec: str, knob: str, split: str = "train",
-              toy_rows: Callable[[str], list[dict]] | None = None) -> Iterator[tuple[str, dict | ValueError]]:
+              toy_rows: Callable[[str], list[dict]] | None = None) -> Iterator[tuple[str, dict]]:
     """Yields (SOURCE:LINE, row) of every source named in `spec`, with commas: JSONL or Parquet files, folders of them,
-    hub data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. A line that is no JSON object comes as a ValueError
-    that says why; a source that cannot be read at all ends the run, and so does one without rows."""
+    hub data sets NAME[:SUBSET[:SPLIT]], toy:KIND from `toy_rows`. What cannot be read ends the run, and so does a
+    source without rows."""
     sources = [source.strip() for source in spec.split(",") if source.strip()]
     for source in sources or die(f"{knob} is empty; give files or hub data sets"):
         number = 0
         try:
             rows = ((f"{source}:{i}", row) for i, row in enumerate(toy_rows(source[4:]), 1)) \
-                if source.startswith("toy:") and toy_rows else read_source(source, knob, split)
+                if source.startswith("toy:") and toy_rows else sound(read_source(source, knob, split))
             for row in rows:
                 yield row
                 number += 1
@@ -56,8 +62,11 @@ def stamps_of(spec: str) -> list[tuple[str, int, int]]:
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-def read_source(source: str, knob: str, split: str = "train") -> Iterator[tuple[str, dict | ValueError]]:
-    path, wants = Path(source), "give a JSONL or Parquet file, or the name of a hub data set"
+def read_source(source: str, knob: str, split: str = "train",
+                wants: str = "") -> Iterator[tuple[str, dict | ValueError]]:
+    """(SOURCE:LINE, row) of a file, a folder or a hub data set. A line that is no JSON object comes as a ValueError
+    that says why; what cannot be read at all ends the run, and `wants` says what to give instead."""
+    path, wants = Path(source), wants or "give a JSONL or Parquet file, or the name of a hub data set"
     try:
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", ".parquet"))
@@ -117,8 +126,7 @@ def messages_of(row: dict) -> list[dict]:
 def as_messages(value, role: str) -> list[dict]:
     messages, value = [], [{"role": role, "content": value}] if isinstance(value, str) else value
     for message in value if isinstance(value, list) else [None]:
-        if not isinstance(message, dict):
-            raise ValueError('a message is {"role", "content"} (or {"from", "value"}), in text')
+        message = message if isinstance(message, dict) else {}
         speaker, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
         if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
             content = "".join(part["text"] for part in content)
@@ -212,14 +220,14 @@ def without_think(data_source: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- benchmarks
-# name -> hub data set, configuration, split. LiveCodeBench: files of the hub repository, and the window of contests
+# name -> hub data set NAME:SUBSET:SPLIT. LiveCodeBench: files of the hub repository, and the window of contests
 # [from, to).
 BENCHMARKS = {
-    "aime24": dict(hub="HuggingFaceH4/aime_2024", split="train"),
-    "aime25": dict(hub="math-ai/aime25", split="test"),
-    "hmmt25": dict(hub="MathArena/hmmt_feb_2025", split="train"),
-    "math500": dict(hub="HuggingFaceH4/MATH-500", split="test"),
-    "gsm8k": dict(hub="openai/gsm8k", config="main", split="test"),
+    "aime24": dict(hub="HuggingFaceH4/aime_2024::train"),
+    "aime25": dict(hub="math-ai/aime25::test"),
+    "hmmt25": dict(hub="MathArena/hmmt_feb_2025::train"),
+    "math500": dict(hub="HuggingFaceH4/MATH-500::test"),
+    "gsm8k": dict(hub="openai/gsm8k:main:test"),
     "livecodebench_v5": dict(hub="livecodebench/code_generation_lite", files=("test3", "test4", "test5", "test6"),
                              window=("2024-08-01", "2025-02-01")),
     "livecodebench_v6": dict(hub="livecodebench/code_generation_lite", files=("test5", "test6"),
@@ -227,10 +235,10 @@ BENCHMARKS = {
 }
 
 
-def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict | ValueError]]]:
-    """(name, rows as read_source gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
+def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict]]]:
+    """(name, rows as read_rows gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
     local copy that counts as that benchmark. Rows outside the window of contests are left out."""
-    name, _, path = entry.rpartition("=") if "=" in entry and not Path(entry).exists() else ("", "", entry)
+    name, _, path = entry.partition("=") if "=" in entry and not Path(entry).exists() else ("", "", entry)
     if path and Path(path).exists():
         name, rows = name or Path(path).stem, read_source(path, knob)
     elif path in BENCHMARKS and not name:
@@ -242,7 +250,7 @@ def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict
         hint = f"; did you mean {near[0]!r}?" if near else ""
         die(f"{knob}: {path!r} is no file and no benchmark{hint}; known: {', '.join(BENCHMARKS)}, "
             "toy:math, toy:code, a JSONL or Parquet file, a folder, NAME=PATH")
-    window = BENCHMARKS.get(name, {}).get("window")
+    rows, window = sound(rows), BENCHMARKS.get(name, {}).get("window")
     return name, in_window(rows, f"{knob}: {entry}", *window) if window else rows
 
 
@@ -252,8 +260,6 @@ def benchmark_texts(entries: str, knob: str) -> Iterator[tuple[str, list[tuple[s
         (name, rows), problems = read_benchmark(entry, knob), []
         for where, row in rows:
             try:
-                if isinstance(row, ValueError):
-                    raise row
                 text = row.get("question_content") or asked(prompt_of(row))
                 problems.append((row_id(row) or str(len(problems)), text))
             except ValueError as error:
@@ -265,38 +271,31 @@ def benchmark_texts(entries: str, knob: str) -> Iterator[tuple[str, list[tuple[s
 
 def read_hub(name: str, knob: str) -> Iterator[tuple[str, dict | ValueError]]:
     """Rows of a benchmark on the hub; LiveCodeBench's loading script no longer runs, so its JSONL files are read."""
-    spec = BENCHMARKS[name]
-    try:
-        if "files" in spec:
+    spec, wants = BENCHMARKS[name], f"give a local file instead, --{knob} {name}=FILE: "
+    if "files" not in spec:
+        wants += 'JSONL with {"problem", "answer"} or {"messages", "answer"} a line'
+        return (yield from read_source(spec["hub"], knob, wants=wants))
+    for file in spec["files"]:
+        try:
             from huggingface_hub import hf_hub_download
 
-            for file in spec["files"]:
-                yield from read_source(hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset"), knob)
-        else:
-            import datasets
-
-            rows = datasets.load_dataset(spec["hub"], spec.get("config"), split=spec["split"])
-            yield from ((f"{spec['hub']}:{number}", row) for number, row in enumerate(rows, 1))
-    except Exception as error:  # the hub's clients raise a dozen types; every one means: this name gave no rows
-        give = ('LiveCodeBench\'s test*.jsonl ("question_content", "public_test_cases", "private_test_cases")'
-                if "files" in spec else 'JSONL with {"problem", "answer"} or {"messages", "answer"} a line')
-        what = f"{type(error).__name__}: {one_line(error)[:120]}"
-        die(f"{knob}: {name}: cannot read {spec['hub']} from the hub ({what}); "
-            f"give a local file instead, --{knob} {name}=FILE: {give}")
+            path = hf_hub_download(spec["hub"], f"{file}.jsonl", repo_type="dataset")
+        except Exception as error:  # the client raises a dozen types; every one means: this name gave no rows
+            die(f"{knob}: {spec['hub']}: {one_line(error)}; {wants}LiveCodeBench's test*.jsonl "
+                '("question_content", "public_test_cases", "private_test_cases")')
+        yield from read_source(path, knob)
 
 
-def in_window(rows, source: str, first: str, end: str) -> Iterator[tuple[str, dict | ValueError]]:
+def in_window(rows, source: str, first: str, end: str) -> Iterator[tuple[str, dict]]:
     found = False
     for where, row in rows:
-        if isinstance(row, dict):
-            try:
-                day = datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat()
-            except (KeyError, TypeError, ValueError):
-                die(f"{where}: no ISO contest_date, by which rows are chosen")
-            if not first <= day < end:
-                continue
-        found = True
-        yield where, row
+        try:
+            day = datetime.datetime.fromisoformat(row["contest_date"]).date().isoformat()
+        except (KeyError, TypeError, ValueError):
+            die(f"{where}: no ISO contest_date, by which rows are chosen")
+        if first <= day < end:
+            found = True
+            yield where, row
     if not found:
         die(f"{source} has no rows of contests from {first} to {end}")
 

@@ -75,12 +75,17 @@ def rank_lost(error: BaseException) -> bool:
 
 
 def cores_per_rank() -> int:
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def wait_for(path: Path) -> None:
-    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process."""
+def wait_for(path: Path, out: Path, patience_s: float = 300.0) -> None:
+    """Waits for what rank 0 makes. If rank 0 fails, the launcher ends this process. Rank 0 makes `out` first: a machine
+    that does not come to see it has another file system, and would wait for ever."""
+    begun = time.monotonic()
     while not path.exists():
+        if time.monotonic() - begun > patience_s and not out.exists():
+            sys.exit(f"{script}: output_dir {out}: rank {rank()} does not see it; all machines must share its file "
+                     "system")
         time.sleep(0.1)
 
 
@@ -209,10 +214,11 @@ def cast(key: str, field, value):
         elif kind is bool:
             value = {"true": True, "false": False, "": True}[str(value).lower()]
         else:
-            value = float(value) if not isinstance(value, bool) else math.nan
-            if math.isnan(value) or kind is int and value != int(value):
+            number = float(value) if not isinstance(value, bool) else math.nan
+            if math.isnan(number) or kind is int and number != int(number):
                 raise ValueError
-            value = kind(value)
+            # a float would round a long seed
+            value = int(value) if kind is int and re.fullmatch(r"\s*[+-]?\d+\s*", str(value)) else kind(number)
     except (ValueError, TypeError, KeyError, OverflowError):
         die(f"{key} must be {kind.__name__}, got {value!r}")
     for rule in rules:

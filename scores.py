@@ -12,13 +12,13 @@ A sample is a dict as in generations.jsonl: correct, status, and answer, tokens,
 
 import json
 import math
-import re
 import statistics
 from collections import Counter
 from pathlib import Path
 
 import yaml
 
+from answers import plain_verdict
 from runs import die, one_line
 
 # The settings that decide a figure: the report lists them, a comparison says which differ.
@@ -60,14 +60,10 @@ def same_answers(groups: dict[str, dict[str, list[dict]]], pool) -> set[tuple[st
     for rows in (rows for part in groups.values() for rows in part.values()):
         wrong = sorted({r["answer"] for r in rows if r.get("answer") is not None and not r["correct"]})
         for at, one in enumerate(wrong):
-            pairs.update((one, two) for two in wrong[at + 1:] if not (plain_number(one) and plain_number(two)))
+            pairs.update((one, two) for two in wrong[at + 1:] if plain_verdict(one, two) is None)
     asked = sorted(pairs)
     items = [dict(data_source="math_verify", ground_truth=one, response=f"\\boxed{{{two}}}") for one, two in asked]
     return {pair for pair, reward in zip(asked, pool.score_batch(items)) if reward.correct} if asked else set()
-
-
-def plain_number(text: str) -> bool:
-    return re.fullmatch(r"-?(0|[1-9]\d*)", text) is not None  # two of these are equal only if they are written alike
 
 
 def majority(rows: list[dict], same: set[tuple[str, str]]) -> float:

@@ -43,7 +43,7 @@ from folders import make_partial, open_output, put_in_place
 from layout import lay_out
 from policy import finish_generation_config, load_policy, load_tokenizer, plan_microbatches, size_of
 from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
-from rows import messages_of, read_rows, stamps_of
+from rows import as_messages, messages_of, read_rows, stamps_of
 from runs import (Amount, Count, Names, NonNegative, Positive, Seed, Share, Stop, append_jsonl, catch_signals, die,
                   draw_curves, frame, one_line, rank, read_config, stopped, wait_for, write_config)
 
@@ -226,8 +226,6 @@ def tokenize(spec: str, knob: str, tokenizer, limit: int, cfg: Config, folder: P
         rows = read_rows(spec, knob, toy_rows=lambda kind: toy.sft_rows(kind, 4096, cfg.seed))
         for where, row in tqdm(rows, f"{knob}: tokenizing", unit=" rows", delay=1, leave=False):
             try:
-                if isinstance(row, ValueError):
-                    raise row
                 block += [(where, item) for item in encode_row(row, tokenizer, cfg.gsm8k_think)]
             except (ValueError, TypeError, jinja2.TemplateError) as error:
                 die(f"{where}: {one_line(error)}")
@@ -249,9 +247,10 @@ def tokenize(spec: str, knob: str, tokenizer, limit: int, cfg: Config, folder: P
 def load_examples(spec: str, knob: str, tokenizer, limit: int, cfg: Config) -> Examples:
     """The tokenized rows of `spec`. Rank 0 makes the files unless they are there, under a name that changes with data,
     tokenizer and this code; the others wait for them, before any process group could time out."""
-    code = [inspect.getsource(part) for part in (messages_of, to_messages, render, encode, encode_row, toy)]
-    key = [spec, stamps_of(spec), limit, cfg.seed,
-           cfg.gsm8k_think, tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), code]
+    parts = messages_of, as_messages, to_messages, render, encode, encode_row, tokenize, toy
+    code = [inspect.getsource(part) for part in parts]
+    key = [spec, stamps_of(spec), limit, cfg.seed, cfg.gsm8k_think, tokenizer.backend_tokenizer.to_str(),
+           str(tokenizer.chat_template), code]
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     folder = Path(cfg.output_dir).parent / "tokens" / digest
     if rank() == 0 and not folder.exists():
@@ -259,7 +258,7 @@ def load_examples(spec: str, knob: str, tokenizer, limit: int, cfg: Config) -> E
             tokenize(spec, knob, tokenizer, limit, cfg, folder)
         except OSError as error:
             die(f"output_dir: {folder.parent} (tokenized rows): {error.strerror}; make room or give another output_dir")
-    wait_for(folder)
+    wait_for(folder, Path(cfg.output_dir))
     return Examples(folder)
 
 
@@ -351,7 +350,7 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
         path = str(out.parent / "toy_untrained")
         if first and not Path(path).exists():
             Path(toy.make_model(path + ".partial")).rename(path)
-        wait_for(Path(path))
+        wait_for(Path(path), out)
     tokenizer, lm = load_tokenizer(path), load_policy(cfg, path)
     if not tokenizer.is_fast:
         die(f"model: {path} has no fast tokenizer (tokenizer.json); the assistant's tokens are found by its offsets")
@@ -360,7 +359,8 @@ def start(cfg: Config) -> tuple[Run, Examples, Examples | None, dict]:
     held_out = load_examples(cfg.eval_file, "eval_file", tokenizer, limit, cfg) if cfg.eval_file else None
     finish_generation_config(lm, train.meta["end_ids"])
     run, checkpoint = make_run(cfg, lm, tokenizer, checkpoint)
-    state = load_checkpoint(checkpoint, run)[0] if checkpoint else {"step": 0, "evaluated": -1}
+    state = {"step": 0, "evaluated": -1}
+    state = load_checkpoint(checkpoint, run, state.keys())[0] if checkpoint else state
     if first:
         write_config(cfg, state, bool(checkpoint))
         print(f"SFT on {cfg.train_file}: {size_of(lm)}, {len(train)} examples, {train.meta['learnt_tokens']:,} of "
@@ -382,7 +382,7 @@ def train(cfg: Config) -> None:
         while True:
             step, last = state["step"], state["step"] == updates
             due = lambda every: last or (step % every == 0 if every else step % per_epoch == 0)
-            if held_out is not None and due(cfg.eval_every) and state.get("evaluated", -1) < step:
+            if held_out is not None and due(cfg.eval_every) and state["evaluated"] < step:
                 loss = evaluation_loss(held_out, run)
                 state["evaluated"] = step
                 run.accelerator.log({"eval/loss": loss}, step=step)

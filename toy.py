@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = ("math", "code")
 CHAT_TEMPLATE = ("{% for m in messages %}{{ m['content'] + (eos_token if m['role'] == 'assistant' else '\n') }}"
                  "{% endfor %}")
 
@@ -116,13 +115,13 @@ def code_tests(task: tuple[str, int], rng: random.Random, count: int = 8) -> str
 DIFFICULTY = {"math": {"terms": 5, "digits": 1}, "code": {"digits": 3}}  # the default of every knob
 
 
-def parse(kind: str) -> tuple[str, dict[str, int], float | None]:
+def parse(kind: str) -> tuple[str, dict[str, int], float]:
     """"math-terms=7-right=0.2" -> ("math", {"terms": 7, "digits": 1}, 0.2). Raises ValueError, one line, for what is
     unknown."""
     name, *knobs = kind.split("-")
-    if name not in KINDS:
-        raise ValueError(f"toy:{kind} is unknown; there are {' and '.join(f'toy:{k}' for k in KINDS)}")
-    difficulty, right = dict(DIFFICULTY[name]), None
+    if name not in DIFFICULTY:
+        raise ValueError(f"toy:{kind} is unknown; there are {' and '.join(f'toy:{k}' for k in DIFFICULTY)}")
+    difficulty, right = dict(DIFFICULTY[name]), 0.5
     for knob in knobs:
         key, _, value = knob.partition("=")
         try:
@@ -133,19 +132,18 @@ def parse(kind: str) -> tuple[str, dict[str, int], float | None]:
             else:
                 raise ValueError
         except ValueError:
-            knobs = "=N, ".join(difficulty)
-            message = f"toy:{kind}: {knob!r} is no knob of toy:{name}; there are {knobs}=N and right=SHARE"
-            raise ValueError(message) from None
+            known = "=N, ".join(difficulty) + "=N and right=SHARE"
+            raise ValueError(f"toy:{kind}: {knob!r} is no knob of toy:{name}; there are {known}") from None
     return name, difficulty, right
 
 
-def problems(kind: str, n: int, seed: int, split: str, **difficulty) -> Iterator[tuple[str, object]]:
+def problems(kind: str, n: int, seed: int, split: str) -> Iterator[tuple[str, object]]:
     """Up to n different problems (question, task) of a split. The split of a problem is decided by a hash of its text,
     so that no held-out problem is ever trained on, whatever the seed."""
     name, knobs, _ = parse(kind)
     make, rng, seen = {"math": math_problem, "code": code_problem}[name], random.Random(f"{name} {split} {seed}"), set()
     for _ in range(100 * n):
-        text, task = make(rng, **{**knobs, **difficulty})
+        text, task = make(rng, **knobs)
         if (zlib.crc32(text.encode()) % 5 == 0) == (split == "eval") and text not in seen:
             seen.add(text)
             yield text, task
@@ -153,14 +151,11 @@ def problems(kind: str, n: int, seed: int, split: str, **difficulty) -> Iterator
                 return
 
 
-def sft_rows(kind: str, n: int, seed: int = 0, right: float | None = None, **difficulty) -> list[dict]:
-    """n rows {"messages"} of reasoning traces, a share `right` (0.5) of them right; problems repeat once all were
-    used."""
-    name, _, share = parse(kind)
-    right = next(value for value in (right, share, 0.5) if value is not None)
+def sft_rows(kind: str, n: int, seed: int = 0) -> list[dict]:
+    """n rows {"messages"} of reasoning traces; problems repeat once all were used."""
+    name, _, right = parse(kind)
     rng, trace = random.Random(f"traces {name} {seed}"), {"math": math_trace, "code": code_trace}[name]
-    pool = list(problems(kind, n, seed, "train", **difficulty))
-    rows = []
+    pool, rows = list(problems(kind, n, seed, "train")), []
     for i in range(n):
         text, task = pool[i % len(pool)]
         rows.append({"messages": [{"role": "user", "content": text},
@@ -168,13 +163,13 @@ def sft_rows(kind: str, n: int, seed: int = 0, right: float | None = None, **dif
     return rows
 
 
-def rl_rows(kind: str, n: int, seed: int = 0, split: str = "train", **difficulty) -> list[dict]:
+def rl_rows(kind: str, n: int, seed: int = 0, split: str = "train") -> list[dict]:
     """Up to n rows in the published RL format; `split` is train or eval (held out)."""
     name = parse(kind)[0]
     rng = random.Random(f"tests {name} {split} {seed}")
     return [{"data_source": f"toy:{name}", "prompt": [{"role": "user", "content": text}],
              "reward_model": {"ground_truth": str(sum(task)) if name == "math" else code_tests(task, rng)}}
-            for text, task in problems(kind, n, seed, split, **difficulty)]
+            for text, task in problems(kind, n, seed, split)]
 
 
 WARM_UP = ["--epochs", "2", "--lr", "3e-3", "--min_lr", "3e-4", "--warmup_ratio", "0.05", "--global_batch", "64",
@@ -183,11 +178,10 @@ SFT_FLAGS = {"math": WARM_UP, "code": [*WARM_UP, "--global_batch", "16", "--epoc
 SFT_TRACES = {"math": 12288, "code": 4096}
 
 
-def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None = None) -> str:
+def prepare(folder: str, kind: str) -> str:
     """The model warmed up by sft.py on toy traces: FOLDER/sft/final; made once, also when several processes ask at a
     time. Raises ValueError for an unknown kind, or if sft.py fails."""
-    out, (name, _, share) = Path(folder), parse(kind)
-    right = next(value for value in (right, share, 0.5) if value is not None)
+    out, (name, _, right) = Path(folder), parse(kind)
     final = out / "sft" / "final"
     out.mkdir(parents=True, exist_ok=True)
     with (out / "lock").open("w") as lock:
@@ -197,9 +191,9 @@ def prepare(folder: str, kind: str = "math", seed: int = 0, right: float | None 
         print(f"toy: making a 0.8M-parameter model and warming it up by sft.py on {SFT_TRACES[name]} traces of "
               f"toy:{kind} (about {right:.0%} of them right) in {out}", flush=True)
         shutil.rmtree(out / "sft", ignore_errors=True)  # a warm-up that was interrupted
-        make_model(str(out / "init"), seed)
+        make_model(str(out / "init"))
         with (out / "traces.jsonl").open("w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in sft_rows(kind, SFT_TRACES[name], seed, right))
+            file.writelines(json.dumps(row) + "\n" for row in sft_rows(kind, SFT_TRACES[name]))
         # the stage itself, as a user would run it; without the launcher's variables it is one process with all threads
         launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "MASTER_", "TORCHELASTIC_", "FSDP_", "ACCELERATE_")
         env = {k: v for k, v in os.environ.items() if not k.startswith(launcher)}

@@ -108,6 +108,27 @@ def test_folder_of_files(tmp_path):
     assert [p.truth for p in problems] == ["7", "1024"] and problems[0].benchmark == tmp_path.name
 
 
+def test_toys_with_knobs_are_benchmarks():
+    """`data: toy:math-terms=7` holds a =, and is no NAME=PATH."""
+    found = ev.load_problems(cfg(data="toy:math-terms=7,easy=toy:math-terms=2-digits=1,toy:math", limit=2))
+    assert [*found] == ["toy_math-terms=7", "easy", "toy_math"]
+    assert [part[0].messages[-1]["content"].count("+") for part in found.values()] == [6, 1, 4]
+
+
+def test_a_named_path_may_hold_an_equals_sign(tmp_path):
+    (folder := tmp_path / "toy_math-terms=7").mkdir()
+    (folder / "rows.jsonl").write_text('{"problem": "p", "answer": "1"}\n')
+    assert [*ev.load_problems(cfg(data=f"sums={folder}/rows.jsonl,{folder}/rows.jsonl"))] == ["sums", "rows"]
+
+
+def test_the_verifier_tells_code_from_math():
+    """The name alone does not: maj@n would be missing."""
+    name = "opencodereasoning_math_verify"
+    with pytest.warns(UserWarning, match="judged as 'math_verify'"):
+        assert not ev.is_code(ev.Problem("b", "0", [], name, "1"))
+    assert ev.is_code(ev.Problem("b", "0", [], "coder1_longcot", "{}"))
+
+
 def test_equal_ids_are_told_apart(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"id": 1, "problem": "a", "answer": "1"}\n{"id": 1, "problem": "b", "answer": "2"}\n')
     assert [p.id for p in ev.load_benchmark(str(tmp_path / "x.jsonl"), cfg())] == ["1#0", "1#1"]
@@ -722,6 +743,12 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
 
+def test_a_null_benchmark_is_that_of_the_file():
+    """Parquet gives every row the columns of all."""
+    problem, _ = ev.scored_row({"id": "a", "benchmark": None, "response": "x", "answer": "1"}, "stem", 0, {}, cfg())
+    assert problem.benchmark == "stem"
+
+
 @pytest.mark.slow
 def test_scoring_and_comparing_start_without_torch(tmp_path):
     """torch and transformers take 10 s to import; neither these, nor --help, nor a mistake in a flag needs them."""
@@ -949,6 +976,17 @@ def test_no_rank_generates_before_the_settings_are_written(tmp_path, monkeypatch
     assert not passed.wait(0.5)
     ev.write_text(tmp_path / "config.yaml", yaml.safe_dump(settings))
     assert passed.wait(20)
+
+
+def test_out_of_gpu_memory_is_one_line(monkeypatch, capsys, tmp_path):
+    def generates(cfg, out):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ev, "evaluate", generates)
+    with pytest.raises(SystemExit) as end:
+        ev.main(["--output_dir", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert end.value.code == 1 and error.count("\n") == 1 and "hf_batch" in error
 
 
 def test_ranks_have_gpus_of_their_own(capsys):

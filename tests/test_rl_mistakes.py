@@ -1,11 +1,14 @@
 """A user's mistake is one line that says what, where and how to mend, and exit code 2; never a traceback."""
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from transformers import Qwen3Config, Qwen3NextConfig
 
 import plan
 import ranks
@@ -81,6 +84,54 @@ def test_lists_as_people_type_them(tmp_path):
     cfg = rl_gppo.parse(["--config", str(tmp_path / "a.yaml"), "--model", "m", "--eval-file", "c.jsonl", "d.jsonl", "--overlong_filter"])
     assert (cfg.train_file, cfg.eval_file, cfg.overlong_filter) == ("a.jsonl,b.jsonl", "c.jsonl,d.jsonl", True)
     assert (cfg.steps, cfg.seed, cfg.output_dir) == (7, 3, "2026")
+
+
+@pytest.mark.parametrize("seed", [2**53 + 1, 2**63 - 1])
+def test_long_seeds_are_not_rounded(seed, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"seed: {seed}\n")
+    assert rl_gppo.parse(["--seed", str(seed)]).seed == rl_gppo.parse(["--config", str(tmp_path / "recipe.yaml")]).seed == seed
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    """A scheduler gives a job 8 of 128 cores; more workers than cores would make verdicts depend on load."""
+    monkeypatch.setattr(runs.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(runs.os, "cpu_count", lambda: 128)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert runs.cores_per_rank() == 2
+
+
+def test_linear_attention_needs_vllm(capsys):
+    """Its cache cannot leave rows out, which ended in a traceback after the first response."""
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16)
+    for config, ends in ((Qwen3NextConfig(**sizes, layer_types=["linear_attention", "full_attention"]), True), (Qwen3Config(**sizes), False)):
+        lm = torch.nn.Linear(1, 1)
+        lm.config, lm.get_output_embeddings = config, lambda: torch.nn.Linear(1, 1)
+        accelerator = SimpleNamespace(distributed_type="NO", device=torch.device("cpu"))
+        run = SimpleNamespace(cfg=rl_gppo.Config(rollout="hf"), bare=SimpleNamespace(lm=lm), accelerator=accelerator)
+        with pytest.raises(SystemExit) if ends else contextlib.nullcontext():
+            rl_gppo.make_engine("", run)
+        assert ("linear attention" in capsys.readouterr().err) == ends
+
+
+def test_a_machine_without_the_shared_file_system_does_not_wait_for_ever(tmp_path):
+    (there := tmp_path / "there").mkdir()
+    runs.wait_for(there, tmp_path / "nowhere", 0)
+    with pytest.raises(SystemExit, match="nowhere: rank 0 does not see it"):
+        runs.wait_for(tmp_path / "final", tmp_path / "nowhere", 0)
+
+
+@pytest.mark.parametrize("train_file, held_out", [
+    ("toy:math", "toy:math"), ("toy:math,{rows}", "toy:math"), ("{rows},toy:math-terms=3", "toy:math-terms=3"), ("{rows}", None)])
+def test_no_row_to_train_on_is_held_out(train_file, held_out, model, tmp_path, monkeypatch):
+    """eval_file auto: a file beside toy:math has no split of its own, and would be measured on what it trains."""
+    seen = {}
+    load = lambda spec, knob, *_: seen.update({knob: spec}) or [rl_gppo.Prompt([1], "", "math_verify", "1")]
+    monkeypatch.setattr(rl_gppo, "load_prompts", load)
+    monkeypatch.setattr(rl_gppo, "make_run", lambda *_: 1 / 0)  # far enough
+    train_file = train_file.format(rows=rows(tmp_path / "rows.jsonl", GOOD))
+    with pytest.raises(ZeroDivisionError):
+        rl_gppo.start(rl_gppo.parse(["--model", model, "--train_file", train_file, "--output_dir", str(tmp_path / "run")]))
+    assert seen == {"train_file": train_file} | ({"eval_file": held_out} if held_out else {})
 
 
 def test_plan_of_a_model_that_is_not_there(capsys):
@@ -183,9 +234,10 @@ def test_what_a_machine_refuses_is_one_line(capsys, error, code, words):
     assert end.value.code == code and len(lines) == 1 and all(word in lines[0] for word in words), lines
 
 
-def test_a_checkpoint_of_the_other_stage_is_told(tmp_path, capsys):
+@pytest.mark.parametrize("there, wanted", [("step evaluated", "step cursor best evaluated"), ("step cursor best evaluated", "step evaluated")])
+def test_a_checkpoint_of_the_other_stage_is_told(there, wanted, tmp_path, capsys):
     (tmp_path / "trainer").mkdir()
-    (tmp_path / "trainer" / "state.json").write_text(json.dumps({"step": 3, "evaluated": -1}))
+    (tmp_path / "trainer" / "state.json").write_text(json.dumps(dict.fromkeys(there.split(), 3)))
     with pytest.raises(SystemExit):
-        ranks.load_checkpoint(tmp_path, None, {"step": 0, "cursor": 0, "best": None}.keys())
-    assert "another stage's, without cursor, best" in capsys.readouterr().err
+        ranks.load_checkpoint(tmp_path, None, dict.fromkeys(wanted.split()).keys())
+    assert f"another stage's, with {there.replace(' ', ', ')};" in capsys.readouterr().err

@@ -280,6 +280,16 @@ def test_tokens_are_made_anew_where_a_file_of_a_folder_changes(tmp_path, tokeniz
         assert len(sft.load_examples(str(tmp_path / "rows"), "train_file", tokenizer, 99, cfg)) == count
 
 
+def test_tokens_are_made_anew_where_the_code_changes(tmp_path, tokenizer, monkeypatch):
+    """Also that of as_messages: whoever edits how it reads a row would have trained on the tokens of the old way."""
+    cfg, read = SimpleNamespace(gsm8k_think=True, seed=0, output_dir=str(tmp_path / "out")), sft.inspect.getsource
+    path = write(tmp_path / "rows.jsonl", [{"prompt": "1+1=", "response": "2"}])
+    for edited in (None, rows.messages_of, rows.as_messages, sft.tokenize, sft.render):
+        monkeypatch.setattr(sft.inspect, "getsource", lambda part: read(part) + "#" * (part is edited))
+        sft.load_examples(path, "train_file", tokenizer, 99, cfg)
+    assert len(list((tmp_path / "tokens").iterdir())) == 5
+
+
 @pytest.mark.slow
 def test_two_runs_that_tokenize_the_same_rows_get_all_of_them(tmp_path, tokenizer, monkeypatch):
     """The second deleted the folder that the first was filling, and the first took what the second had by then."""
@@ -329,7 +339,7 @@ def test_an_epoch_is_every_example_once_in_an_order_of_its_own():
 
 
 # ----------------------------------------------------------------------------------------------- the stage, as launched
-ROWS = toy.sft_rows("math", 48, terms=3) + toy.sft_rows("math", 48, seed=1)  # two lengths
+ROWS = toy.sft_rows("math-terms=3", 48) + toy.sft_rows("math", 48, seed=1)  # two lengths
 FLAGS = ["--epochs", "2", "--global_batch", "16", "--lr", "3e-3", "--min_lr", "3e-4", "--token_budget", "512", "--save_every", "3"]
 
 

@@ -34,7 +34,7 @@ def test_tokenizer_spells_all_text_and_keeps_think_tags_whole(model):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text and len(ids) == len(text) - 6 - 7 - 4  # three words are one token each
     assert tokenizer.unk_token_id not in ids and tokenizer("é", add_special_tokens=False)["input_ids"] == [tokenizer.unk_token_id]
-    for kind in toy.KINDS:
+    for kind in toy.DIFFICULTY:
         for row in toy.sft_rows(kind, 50):
             whole = tokenizer.apply_chat_template(row["messages"], tokenize=False)
             prompt = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True, tokenize=False)
@@ -55,10 +55,10 @@ def answer(row: dict) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", toy.KINDS)
+@pytest.mark.parametrize("kind", toy.DIFFICULTY)
 @pytest.mark.parametrize("right", [0.0, 0.5, 1.0])
 def test_share_of_right_traces(kind, right):
-    scores = [answer(row) for row in toy.sft_rows(kind, 600, right=right)]
+    scores = [answer(row) for row in toy.sft_rows(f"{kind}-right={right}", 600)]
     assert abs(sum(score == 1 for score in scores) / 600 - right) < 0.07
     if kind == "code" and right < 1:  # wrong programs pass some of the tests
         wrong = [score for score in scores if score < 1]
@@ -66,7 +66,7 @@ def test_share_of_right_traces(kind, right):
 
 
 def test_wrong_sums_have_two_kinds_of_mistakes():
-    rows = [row for row in toy.sft_rows("math", 400, right=0.0) if answer(row) == 0]
+    rows = [row for row in toy.sft_rows("math-right=0", 400) if answer(row) == 0]
     short = sum(row["messages"][1]["content"].count("=") == 3 for row in rows)
     assert len(rows) > 390 and 0.3 < short / len(rows) < 0.7
     assert toy.add(17, 5) == 22 and toy.add(17, 5, carry=False) == 12 and toy.add(99, 1, carry=False) == 90

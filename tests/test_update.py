@@ -17,8 +17,9 @@ from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_p
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import plan
+import ranks
 import rl_gppo
-from policy import HeadLogprobs, Policy, plan_microbatches
+from policy import HeadLogprobs, Policy, load_policy, plan_microbatches
 from layout import FAMILIES, distinct, products, worth_sharing
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
@@ -122,6 +123,44 @@ def test_policy_logprobs_are_the_models(tied, layout):
         torch.testing.assert_close(logprobs[row, :n], full.log_prob(torch.tensor(sample.response)), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(entropy[row, :n], full.entropy(), rtol=1e-5, atol=1e-5)
         assert torch.all(logprobs[row, n:] == 0)
+
+
+def test_a_head_that_scales_its_logits_is_refused(tmp_path, capsys):
+    """HeadLogprobs takes h·Wᵀ; Cohere multiplies that by logit_scale."""
+    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    for scale in (0.0625, 1.0):
+        model = transformers.CohereForCausalLM(transformers.CohereConfig(**sizes, logit_scale=scale))
+        model.save_pretrained(tmp_path / str(scale))
+    with pytest.raises(SystemExit):
+        load_policy(Config(), str(tmp_path / "0.0625"))
+    assert "its head is not a plain matrix" in capsys.readouterr().err
+    batch = collate(make_samples(1, 2), False, "cpu", 0)
+    model = load_policy(Config(), str(tmp_path / "1.0"))
+    logits = model(batch["input_ids"]).logits.flatten(0, 1)[batch["index"]]
+    expected = logits.log_softmax(-1).gather(-1, batch["targets"][:, None])[:, 0]
+    assert torch.allclose(Policy(model)(batch, 16)[0], expected, atol=1e-5)
+
+
+def test_settings_of_the_launcher_do_not_change_the_sums(monkeypatch):
+    """accelerate launch --gradient_accumulation_steps 4 would divide every gradient by 4."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = ranks.make_accelerator(Config())
+    weight = torch.ones(1, requires_grad=True)
+    accelerator.backward(weight.sum())
+    assert accelerator.gradient_accumulation_steps == 1 and weight.grad.item() == 1
+
+
+@pytest.mark.parametrize("made, words", [
+    (dict(mixed_precision="fp16", distributed_type="NO", is_fsdp2=False), ["fp16", "bf16"]),
+    (dict(mixed_precision="bf16", distributed_type="FSDP", is_fsdp2=False), ["fsdp_version: 2"]),
+    (dict(mixed_precision="bf16", distributed_type="DEEPSPEED", is_fsdp2=False), ["DeepSpeed"])])
+def test_what_the_updates_cannot_do_is_refused(made, words, monkeypatch, capsys):
+    """With fp16 a gradient that overflows would leave the loss scaler as it is, and the next one would raise."""
+    monkeypatch.setattr(ranks, "Accelerator", lambda **_: SimpleNamespace(**made))
+    with pytest.raises(SystemExit):
+        ranks.make_accelerator(Config())
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(word in error for word in words), error
 
 
 def test_a_shared_prompt_has_the_gradient_of_all_its_copies():
@@ -291,6 +330,13 @@ def test_first_update_has_ratio_one():
     assert metrics["updates"] == 1 and metrics["approx_kl"] == 0.0 and metrics["clip_frac_high"] == metrics["clip_frac_low"] == 0.0
 
 
+def test_dropout_is_no_ratio():
+    """GPT-2's default 0.1 moved log-probabilities between two forwards of one policy."""
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=2, n_positions=256))
+    metrics = rl_gppo.update_policy(make_samples(), 1, make_run(Config(loss="gppo", lr=0.0, minibatch_prompts=2), model))
+    assert metrics["updates"] == 3 and metrics["approx_kl"] < 1e-12
+
+
 def test_lm_loss_is_the_mean_over_correct_tokens():
     """Eq. 13 by hand, and α = 0 takes it out of the gradient."""
     samples, run = make_samples(), make_run(Config(minibatch_prompts=100, lr=0.0))
@@ -399,6 +445,11 @@ def test_plan_counts_what_the_model_has(parameters, tmp_path):
     keys_values = sum(2 * p.shape[0] for name, p in model.named_parameters() if name.endswith("k_proj.weight"))  # of a token, all layers
     cached = int(re.search(r"KV cache: ([\d,]+) tokens", text).group(1).replace(",", ""))
     assert cached == pytest.approx((0.6 * 400e9 - 2 * parameters - 2e9) / (2 * keys_values), rel=1e-4)
+
+
+def test_plan_of_a_family_with_names_of_its_own(tmp_path):
+    transformers.GPT2Config().save_pretrained(tmp_path)
+    assert "0.12B parameters" in plan.plan(plan.Config(model=str(tmp_path), gpus=1))
 
 
 def test_plan_of_the_published_run(tmp_path):
