@@ -255,8 +255,13 @@ def test_results_are_those_of_the_csv_files():
         assert any(abs(mean - m) < 0.00051 and abs(half - h) < 0.00051 for m, h in known), cell  # shown in three digits
 
 
-@pytest.mark.parametrize("folder, row", [("qwen_coder_mbpp", "MBPP"), ("qwen_coder_gsm8k", "GSM8K")])
-def test_real_models_rows_are_those_of_the_results(folder, row):
+FIRST = "{0} %", "{1} %", "**+{2}**"
+
+
+@pytest.mark.parametrize("folder, row, readme, page", [
+    ("qwen_coder_mbpp", "MBPP", FIRST, "gain is {2} points"), ("qwen_coder_gsm8k", "GSM8K", FIRST, "gain is {2} points"),
+    ("qwen_coder_gsm8k_longer", "GSM8K", ["+{2}"], "after GPPO, {2} points")])
+def test_real_models_rows_are_those_of_the_results(folder, row, readme, page):
     """Means and standard errors over problems, and of the differences by problem, from per_problem alone."""
     before, after = (next(iter(json.loads((ROOT / "results" / folder / f"eval_{when}.json").read_text()).values()))["per_problem"]
                      for when in ("before", "after"))
@@ -265,9 +270,28 @@ def test_real_models_rows_are_those_of_the_results(folder, row):
     shares.append([y - x for x, y in zip(*shares)])
     shown = [f"{statistics.mean(x):.1f} ± {statistics.stdev(x) / len(x) ** 0.5:.1f}" for x in shares]
     line = next(line for line in README.splitlines() if line.startswith("|") and row in line)
-    assert f"{shown[0]} %" in line and f"{shown[1]} %" in line and f"**+{shown[2]}**" in line
-    page = PAGES["docs/real_models.md"]
-    assert f"{shown[0]} %" in page and f"{shown[1]} %" in page and f"gain is {shown[2]} points" in page
+    assert all(text.format(*shown) in line for text in readme)
+    said = " ".join(PAGES["docs/real_models.md"].split())
+    assert all(text.format(*shown) in said for text in ("{0} %", "{1} %", page))
+
+
+def test_clipping_of_a_real_model_is_that_of_the_runs():
+    """Each number of its paragraph, from what the runs wrote."""
+    logs = {loss: [json.loads(line) for line in (ROOT / "results/qwen_coder_mbpp_clipping" / loss / "metrics.jsonl").read_text().splitlines()]
+            for loss in ("gppo", "clip_higher")}
+    gppo, clip = ({key: [row.get(key, 0) for row in rows[:9]] for key in rows[0]} for rows in logs.values())
+    said = " ".join(PAGES["docs/real_models.md"].split("## GPPO against Clip-Higher")[1].split("\n## ")[0].split())
+    for step in (4, 7, 8):
+        assert re.search(f"{100 * gppo['clip_frac_low'][step - 1]:.1f} % in step {step} \\((Clip-Higher: )?"
+                         f"{100 * clip['clip_frac_low'][step - 1]:.1f} %\\)", said), step
+    assert ", ".join(f"{gppo['approx_kl'][step - 1]:.2g}" for step in (4, 7, 8)) in said
+    assert f"never above {max(clip['approx_kl']):.2g})" in said
+    assert f"reaches {max(gppo['grad_norm']):.1f}" in said and max(clip["grad_norm"][1:]) < 1.15
+    assert gppo["accuracy"][8] == 0 and f"({100 * clip['accuracy'][8]:.0f} %)" in said and logs["gppo"][10]["accuracy"] == 0
+    correct = [[row["correct"] for row in map(json.loads, (ROOT / "results/qwen_coder_mbpp_clipping" / loss / "rewards.jsonl").open())
+                if row["step"] <= 9] for loss in logs]
+    assert len(correct[0]) == len(correct[1]) == 9 * 128
+    assert f"{100 * (sum(correct[1]) - sum(correct[0])) / len(correct[0]):.1f} ± 2.0 points fewer" in said
 
 
 @pytest.mark.slow
