@@ -710,7 +710,7 @@ def update_policy(samples: list[Sample], step: int, run: Run, progress: dict | N
     for batch, old in zip(every, progress.pop("old", [])):
         batch |= {key: value.to(accelerator.device) for key, value in old.items()}
 
-    run.policy.train(cfg.gradient_checkpointing)  # which needs it; else no dropout: it would move the ratios by itself
+    run.policy.train(cfg.gradient_checkpointing)  # checkpointing needs it; dropout would move the ratios
     lr = learning_rate(step, cfg)
     for group in run.optimizer.param_groups:
         group["lr"] = lr

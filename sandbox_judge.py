@@ -1661,7 +1661,7 @@ def refuse_files() -> None:
             return function(x, *args)
         setattr(owner, name, judged)
 
-    guard(importlib.machinery.SourceFileLoader.__mro__[1], "get_data")
+    guard(importlib.machinery.SourceFileLoader.__mro__[1], "get_data")  # FileLoader's, which bytecode has too
     guard(importlib.machinery.ExtensionFileLoader, "create_module")
     guard(importlib.import_module("io"), "open_code")
 
