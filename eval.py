@@ -902,7 +902,7 @@ def finish(rows: list[dict], problems: dict[tuple, Problem], bad: list[str], poo
             shown.append({"id": i, "code": is_code(problem), "truth": problem.shown, "samples": [
                 [r["status"], r.get("tokens"), r.get("finish_reason") == "length", (r["answer"] or "")[:300] or None,
                  r["score"]] for r in samples]})
-            texts.append((f"{b}-{p}", problem.text))
+            texts.append((f"{b}-{p}", problem.text or "\n\n".join(m["content"] for m in problem.messages)))
             texts += [(f"{b}-{p}-{s}", row["response"]) for s, row in enumerate(samples)]
         line = {key: results[name][key] for key in ("avg", "ci95")}
         meta["benchmarks"].append({"name": name, "problems": shown, **line})

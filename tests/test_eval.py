@@ -739,6 +739,9 @@ def test_score_only_takes_rows_of_any_tool(tmp_path):
     run("--score_only", tmp_path / "bare.jsonl", "--data", aime, "--output_dir", tmp_path / "joined")
     joined = json.loads((tmp_path / "joined/results.json").read_text())["aime24"]
     assert joined["per_problem"] == {"2099-I-2": [1, 1]} and joined["bad_rows"] == 1
+    packed = re.search('id="t0-0">(.*?)</script>', (tmp_path / "joined/report.html").read_text())[1]  # its prompt
+    asked = next(m["problem"] for line in (ROWS / "aime24.jsonl").open() if (m := json.loads(line)["meta"])["unique_id"] == "2099-I-2")
+    assert asked[:60] in zlib.decompress(base64.b64decode(packed)).decode()
     refused = run("--score_only", tmp_path / "out/generations.jsonl", "--output_dir", tmp_path / "out", check=False)
     assert refused.returncode == 2 and "choose another output_dir" in refused.stderr
 
