@@ -272,7 +272,7 @@ def length(text, wanted):
     return Reward(1.0, True, "correct") if len(text) == wanted else Reward(-1.0, False, "wrong")
 
 VERIFIERS["length"] = Verifier(lambda text, gold, options: Job(length, (text, int(gold))), int, think=False)
-print("imported as", __name__)
+print("imported as", __name__, flush=True)  # a worker that is ended loses what it has buffered
 
 {guard}:
     items = [dict(data_source="length", response="abc", ground_truth=str(k)) for k in (3, 4)]
