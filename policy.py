@@ -143,6 +143,7 @@ class HeadLogprobs(torch.autograd.Function):
 
     Logits exist for `chunk` tokens at a time, in fp32 (a bf16 head adds noise to the ratio), and are recomputed in
     backward. With p = softmax: d logprob/d logits = (onehot - p)/τ; the entropy, for masks and logs, has no gradient.
+    Of a frozen head (LoRA) only d logprob/d hidden = (W[target] - p·W)/τ is wanted: forward has what it takes.
     """
 
     @staticmethod
@@ -165,48 +166,53 @@ class HeadLogprobs(torch.autograd.Function):
         if device == "cuda" and autocast:  # tensor cores; one cast of W for all chunks
             hidden, weight = hidden.to(autocast), weight.to(autocast)
         ctx.bf16 = device == "cpu" and autocast == torch.bfloat16
-        logprobs, lse, entropy = hidden.new_empty(3, len(targets), dtype=torch.float32)
+        logprobs, lse, entropy, sums = hidden.new_empty(4, len(targets), dtype=torch.float32)
+        frozen = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        slope = torch.empty_like(hidden) if frozen else None  # d logprob/d hidden·τ
         with torch.autocast(device, enabled=False), onednn(ctx.bf16):
             for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
                 # the entropy needs exp(x) beside x: for 8M logits at a time (55 tokens of Qwen3)
-                tensors = logits, targets[part, None], logprobs[part], lse[part], entropy[part]
-                for x, target, logprob, log_sum, h in zip(*(t.split(max(1, 2**23 // len(weight))) for t in tensors)):
+                tensors = logits, targets[part, None], logprobs[part], lse[part], entropy[part], sums[part]
+                for x, target, logprob, log_sum, h, total in zip(
+                        *(t.split(max(1, 2**23 // len(weight))) for t in tensors)):
                     top = x.amax(-1, keepdim=True)
                     x -= top
                     picked = x.gather(-1, target).squeeze(-1)
                     e = x.exp() if with_entropy else x.exp_()
-                    total = e.sum(-1)
+                    torch.sum(e, -1, out=total)
                     torch.sub(picked, total.log(), out=logprob)
                     torch.add(total.log(), top.squeeze(-1), out=log_sum)
                     if with_entropy:
                         torch.sub(total.log(), e.mul_(x).sum(-1) / total, out=h)
-        ctx.save_for_backward(hidden, weight, targets, lse)
+                if frozen:
+                    x, total = logits.exp_() if with_entropy else logits, sums[part, None]  # p is x / total
+                    x.scatter_add_(-1, targets[part, None], -total)
+                    torch.mm(x.to(hidden.dtype), weight.to(hidden.dtype), out=slope[part]).div_(-total)
+        ctx.save_for_backward(*((slope,) if frozen else (hidden, weight, targets, lse)))
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx, grad, _):
+        if not ctx.needs_input_grad[1]:
+            (slope,) = ctx.saved_tensors
+            return (slope * (grad[:, None] / ctx.temperature)).to(ctx.dtypes[0]), *[None] * 5
         hidden, weight, targets, lse = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # LoRA: none
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False), onednn(ctx.bf16):
             for part, x in HeadLogprobs.chunks(hidden, weight, ctx.temperature, ctx.chunk):
                 h, g = hidden[part], grad[part, None] / ctx.temperature
                 x.sub_(lse[part, None]).exp_().mul_(-g).scatter_add_(-1, targets[part, None], g)
                 x = x.to(h.dtype)
                 torch.mm(x, weight.to(h.dtype), out=grad_hidden[part])
-                if grad_weight is None:
-                    continue
                 if h.is_cuda and h.dtype != torch.float32:  # the sum over chunks is rounded once, not every time
                     torch.addmm(grad_weight, x.t(), h, out_dtype=torch.float32, out=grad_weight)
                 elif h.dtype != torch.float32:
                     grad_weight += x.t() @ h
                 else:
                     grad_weight.addmm_(x.t(), h)
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(ctx.dtypes[1])
-        return grad_hidden.to(ctx.dtypes[0]), grad_weight, None, None, None, None
+        return grad_hidden.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), None, None, None, None
 
 
 class Policy(nn.Module):

@@ -103,18 +103,19 @@ def check_head(args) -> dict:
         return logprobs, -(logits.exp() * logits).sum(-1)
 
     ways = {"float64": lambda h, w: full(h.double(), w.double()), "full bf16 logits": full,
-            "chunked": lambda h, w: HeadLogprobs.apply(h, w, targets, 1.0, n // 3, True)}
+            "chunked": lambda h, w: HeadLogprobs.apply(h, w, targets, 1.0, n // 3, True),
+            "frozen": lambda h, w: HeadLogprobs.apply(h, w.detach(), targets, 1.0, n // 3, True)}  # LoRA's
     results = {}
     for name, way in ways.items():
         logprobs, entropy = way(hidden, weight)
-        grads = torch.autograd.grad((logprobs * upstream).sum(), (hidden, weight))
-        results[name] = [x.detach().double() for x in (logprobs, entropy, *grads)]
+        grads = torch.autograd.grad((logprobs * upstream).sum(), (hidden, weight), allow_unused=True)
+        results[name] = [x.detach().double() for x in (logprobs, entropy, *grads) if x is not None]
     exact = results.pop("float64")
     return {name: {"logprob_mean": (got[0] - exact[0]).abs().mean().item(),
                    "logprob_max": (got[0] - exact[0]).abs().max().item(),
                    "entropy_max": (got[1] - exact[1]).abs().max().item(),
-                   "grad_hidden": ((got[2] - exact[2]).norm() / exact[2].norm()).item(),
-                   "grad_weight": ((got[3] - exact[3]).norm() / exact[3].norm()).item()}
+                   **{key: ((x - y).norm() / y.norm()).item()
+                      for key, x, y in zip(("grad_hidden", "grad_weight"), got[2:], exact[2:])}}
             for name, got in results.items()}
 
 

@@ -35,7 +35,8 @@ def test_gpu_check_on_a_bare_machine(tmp_path):
     assert result["failed"] == []
     head = result["head"]
     assert head["chunked"]["logprob_max"] < 1e-5 < 1e-3 < head["full bf16 logits"]["logprob_max"]  # fp32 logits, and what bf16 would cost
-    assert all(head[way][key] < 0.01 for way in head for key in ("grad_hidden", "grad_weight"))
+    assert all(error < 0.01 for way in head for key, error in head[way].items() if key.startswith("grad_"))
+    assert head["frozen"].keys() == head["chunked"].keys() - {"grad_weight"} and head["frozen"]["logprob_max"] < 1e-5
     assert all(result[f"update_{n}"]["tokens_per_s"] > 0 and result[f"update_{n}"]["grad_norm"] > 0 for n in (64, 128))
     assert result["generation"]["tokens"] == 8 * 16 and result["gppo"]["steps"] == 2 and "| 128 |" in done.stdout
 
