@@ -158,6 +158,16 @@ def test_near_duplicates(tmp_path):
     assert removed["a/1"] == "near_duplicate_responses: nearly as sample 0"
 
 
+@pytest.mark.needs("datasketch")
+@pytest.mark.parametrize("near", [0.0, 0.95, 1.0])
+def test_every_share_of_near_duplicates(tmp_path, near):
+    """datasketch has no bands for a similarity of nearly 1, and the run ended in its traceback."""
+    texts = ["one two three four five six seven", "ONE two three, four five six seven.", "one two three four five six eight"]
+    kept, _, _ = curated(tmp_path, [trace("a", i, text) for i, text in enumerate(texts)], [problem("a")],
+                         "near_duplicate_responses", near=near)
+    assert kept == (["a/0", "a/2"] if near else ["a/0"])
+
+
 def test_near_duplicates_without_datasketch(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as end:
