@@ -276,7 +276,9 @@ def trace_facts(row: dict) -> list[tuple]:
         whys = {name: why for name in shared.filters if FILTERS[name][0] == "response"
                 if (why := FILTERS[name][1](text, row, p.language, cfg))}
         near = minhash(text) if "near_duplicate_responses" in shared.filters else None
-        answer = "" if p.truth else "".join(str(row.get("answer") or rewards.extract_answer(text)).split())
+        cut = row.get("finish_reason") == "length" and "\\boxed" not in text  # its last number is no answer
+        answer = "" if p.truth or cut else " ".join(str(row.get("answer") or rewards.extract_answer(text)).split())
+        answer = re.sub(r"(?<![\w\\]) | (?!\w)", "", answer)  # the spaces that matter stay: \cdot x, 1 2/3
         found.append((number, answer, sample, digest(folded(text)), len(text), tokens, correct, whys, near))
     return found
 

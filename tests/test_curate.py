@@ -232,6 +232,24 @@ def test_pass_rate(tmp_path, low, high, rl):
     assert removed["unasked"] == "pass_rate: no judged sample"
 
 
+def test_a_majority_answer_keeps_the_spaces_that_matter(tmp_path):
+    """It became a ground truth without any: 2\\cdotx, and 12/3 for one and two thirds."""
+    said = {"dot": ["2 \\cdot x", "2\\cdot x", "2  \\cdot\nx"], "mixed": ["1 2/3"] * 3, "set": ["\\{1, 2 \\}", "\\{1,2\\}", "9"]}
+    traces = [trace(name, i, f"\\boxed{{{text}}}", None) for name, texts in said.items() for i, text in enumerate(texts)]
+    curated(tmp_path, traces, [problem(name, answer=None) for name in said], "majority")
+    truths = {r["id"]: r["reward_model"]["ground_truth"] for r in read(tmp_path / "out" / "rl.jsonl")}
+    assert truths == {"dot": "2\\cdot x", "mixed": "1 2/3", "set": "\\{1,2\\}"}
+
+
+def test_the_last_number_of_what_was_cut_is_no_vote(tmp_path):
+    """Three thoughts that broke off after a 7 outvoted the one answer, and 7 was the ground truth."""
+    traces = [trace("a", i, f"<think>{i + 40} and then 7", None, finish_reason="length") for i in range(3)]
+    traces += [trace("a", 3, "\\boxed{9}", None)]
+    traces += [trace("b", i, "... so \\boxed{9}, and more", None, finish_reason="length") for i in range(3)]
+    _, rl, removed = curated(tmp_path, traces, [problem("a", answer=None), problem("b", answer=None)], "majority")
+    assert rl == ["b"] and removed["a"] == "majority: no ground truth, no majority"
+
+
 @pytest.mark.slow
 def test_majority(tmp_path):
     """A majority is more than half. Without a ground truth the answer of a majority stands in, and the row says so."""
