@@ -6,7 +6,8 @@
 
 generations: rows of eval.py {"id", "sample", "response", "finish_reason", "tokens", "correct"} or of another tool {"id"
 or a prompt, "response" or messages}; what has no "correct" is scored first by eval.py --score_only. problems: rows with
-a prompt (rows.py), FILE or NAME=FILE (NAME: "benchmark" of the generations). A problem without an id has its number.
+a prompt (rows.py), FILE or NAME=FILE. A trace belongs to the problem with its prompt, else with its id: in the FILE
+called as its "benchmark", if it has one. A problem without an id has its number.
 
 output_dir: sft.jsonl {"id", "sample", "source", "messages", "tokens", "correct"}; rl.jsonl, RL rows as published;
 removed.jsonl {"id", "sample", "filter", "why"}, a line for every trace not in sft.jsonl and every prompt (sample null)
@@ -41,9 +42,9 @@ import curation_page
 import answers
 import rewards
 from folders import refuse_others, take
-from rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
+from rows import asked, benchmark_texts, on_hub, prompt_of, responses_of, row_id, truth_of
 from runs import Amount, Count, Names, Seed, Share, die, one_line, read_config
-from shards import in_parallel, map_rows, parts, read_part
+from shards import in_parallel, map_rows, named, parts, read_part
 from texts import digest, first_of_each, folded, language_of, minhash, most_repeated, near_first, ngrams, same_language
 
 
@@ -88,7 +89,8 @@ class Problem:
     name: str  # of its file
     id: str
     source: str
-    digest: bytes  # of the prompt
+    exact: bytes  # digest of the messages
+    digest: bytes  # of what the user says, folded
     kind: str  # math, code; "" without a data_source
     refused: str  # why the verifier does not take the row
     truth: bool  # it has a ground truth
@@ -246,7 +248,7 @@ def problem_facts(row: dict) -> tuple:
     match = next((gram for gram in ngrams(text, shared.cfg.ngram, shared.cfg.ignore) if gram in shared.grams), None)
     rl = {"data_source": name, "prompt": messages, "reward_model": {"ground_truth": truth, "style": "rule"},
           "extra_info": extra | {"source": source}}
-    facts = (source, digest(folded(text)), kind, refused, truth is not None, tests,
+    facts = (source, digest(messages), digest(folded(text)), kind, refused, truth is not None, tests,
              f"shares {' '.join(match)!r} with {shared.grams[match]}" if match else "",
              language_of(text) if "language" in shared.filters else "",
              minhash(text) if "near_duplicate_prompts" in shared.filters else None)
@@ -255,13 +257,18 @@ def problem_facts(row: dict) -> tuple:
 
 def find(row: dict) -> tuple[int, list[str]]:
     """(number of the problem, responses) of a row of generations. Raises ValueError."""
-    texts, name, keys, number = responses_of(row), row_id(row), shared.keys, None
+    texts, name, benchmark, keys = responses_of(row), row_id(row), str(row.get("benchmark") or ""), shared.keys
+    wanted = [(benchmark, name)]
     with contextlib.suppress(ValueError):  # most rows hold no prompt
-        number = keys.get(digest(folded(asked(prompt_of(row)))))
-    for key in ((str(row.get("benchmark")), name), ("", name)):
-        number = keys.get(key) if number is None else number
-    if number is None or number < 0:
-        raise ValueError(f"id {name!r} is {'not among the problems' if number is None else 'that of several problems'}")
+        messages = prompt_of(row)
+        wanted = [digest(messages), digest(folded(asked(messages))), *wanted]
+    number = next((keys[key] for key in wanted if keys.get(key, -1) >= 0), None)
+    if number is None and benchmark and benchmark not in shared.names:
+        raise ValueError(f"benchmark {benchmark!r} is none of the problems ({', '.join(shared.names)}); "
+                         f"if one of these files holds it, give {benchmark}=FILE")
+    if number is None:
+        why = "that of several problems" if wanted[-1] in keys else "not among the problems"
+        raise ValueError(f"id {name!r} is {why}")
     opened = "<think>\n" if shared.cfg.think_opened else ""
     return number, [text if text.lstrip().startswith("<think>") else opened + text for text in texts]
 
@@ -286,20 +293,26 @@ def trace_facts(row: dict) -> list[tuple]:
 def load(cfg: Config, prompts, log: Callable) -> tuple[list[Problem], list[Trace], Counter]:
     """The index, and the number of traces in every part. Prompts and RL rows go to the file `prompts`."""
     problems, traces, keys, sizes, samples = [], [], {}, Counter(), Counter()
-    bad, several, files = functools.partial(log, None, "bad_row"), "," in cfg.problems, cfg.problems or cfg.generations
+    bad, files = functools.partial(log, None, "bad_row"), cfg.problems or cfg.generations
     for name, _, number, (own, facts, *texts) in map_rows(problem_facts, files, "problems", cfg.workers, bad):
         own = own or str(number)
-        p = Problem(name, f"{name}/{own}" if several else own, *facts, place=(prompts.tell(), *map(len, texts)))
-        if not cfg.problems and p.digest in keys:
+        p = Problem(name, f"{name}/{own}" if "," in files else own, *facts, place=(prompts.tell(), *map(len, texts)))
+        if not cfg.problems and p.exact in keys:
             continue
-        for key in ((name, own), ("", own), (name, f"{own}#{number}"), p.digest):
+        for key in ((name, own), ("", own), (name, f"{own}#{number}"), p.exact, p.digest):
             known = keys.setdefault(key, len(problems))
-            if known < len(problems) and problems[known].digest != p.digest:
-                keys[key] = -1  # several problems have this id
+            if known < len(problems) and problems[known].exact != p.exact:
+                keys[key] = -1  # several problems have this
         problems.append(p)
         prompts.writelines(texts)
     prompts.flush()
-    shared.keys, shared.problems = keys, problems
+    if not problems:
+        die("problems: no row that can be used" if cfg.problems else
+            "generations: no row holds a prompt; give the file of the prompts, --problems FILE")
+    shared.keys, shared.problems, shared.names = keys, problems, list(dict.fromkeys(p.name for p in problems))
+    sources = sorted({p.source for p in problems})
+    if unknown := [source for source in quotas_of(cfg) if source not in ("*", *sources)]:
+        die(f"quotas: no problem has the source {unknown[0]!r}; there are {', '.join(map(repr, sources[:20]))}")
     for _, at, _, found in map_rows(trace_facts, cfg.generations, "generations", cfg.workers, bad):
         sizes[at] += len(found)
         for number, answer, sample, *facts in found:
@@ -330,20 +343,22 @@ def rl_row(p: Problem) -> dict:
 
 def sft_lines(task: tuple) -> tuple[bytes, dict[int, str], int]:
     """The lines of sft.jsonl of a part, the texts of the examples in it, the number of its traces. Runs in a worker."""
-    (part, at), lines, shown = task, [], {}
+    (part, start, count), lines, shown, texts = task, [], {}, []
     for row in read_part(part):
-        texts: list[str] = []
         with contextlib.suppress(ValueError):  # such rows were named when they were read first
-            texts = find(row)[1] if isinstance(row, dict) else []
-        for text in texts:
-            t, at = shared.traces[at], at + 1
-            if at - 1 in shared.shown:
-                shown[at - 1] = text if len(text) < 1500 else f"{text[:800]}\n[...]\n{text[-600:]}"
-            if not t.gone:
-                messages = [*prompt_at(t.problem.place), {"role": "assistant", "content": text}]
-                lines.append(line_of({"id": t.id, "sample": t.sample, "source": t.problem.source, "messages": messages,
-                                      "tokens": t.tokens, "correct": t.correct}))
-    return b"".join(lines), shown, at - task[1]
+            texts += find(row)[1] if isinstance(row, dict) else []
+    if [digest(folded(text)) for text in texts] != [t.digest for t in shared.traces[start:start + count]]:
+        raise OSError(f"generations: {part[1]} gave other rows when it was read again: wait till the run that writes "
+                      "it has ended (or a filter of yours raised ValueError, see the rows left out)")
+    for at, text in enumerate(texts, start):
+        t = shared.traces[at]
+        if at in shared.shown:
+            shown[at] = text if len(text) < 1500 else f"{text[:800]}\n[...]\n{text[-600:]}"
+        if not t.gone:
+            messages = [*prompt_at(t.problem.place), {"role": "assistant", "content": text}]
+            lines.append(line_of({"id": t.id, "sample": t.sample, "source": t.problem.source, "messages": messages,
+                                  "tokens": t.tokens, "correct": t.correct}))
+    return b"".join(lines), shown, count
 
 
 def line_of(row: dict) -> bytes:
@@ -400,13 +415,13 @@ def curate(cfg: Config) -> None:
         problems, traces, sizes = load(cfg, prompts, log)
         if counts["bad_row"]:
             print(f"left out: {counts['bad_row']} rows in all; removed.jsonl names them", file=sys.stderr)
-        if not problems or not traces and "sft" in shared.outputs:
-            die(f"{'generations' if problems else 'problems'}: no row that can be used")
+        if not traces and "sft" in shared.outputs:
+            die("generations: no row that can be used")
         steps = apply(problems, traces, log, cfg)
     shown = {some[0]: some for part in examples.values() for some in part.values()}
     shared.traces, shared.shown = traces, {at for at, t in enumerate(traces) if t in shown}
-    starts = itertools.accumulate((sizes[at] for at in itertools.count()), initial=0)
-    tasks = zip(parts(cfg.generations, "generations"), starts)
+    here, before = itertools.tee(sizes[at] for at in itertools.count())
+    tasks = zip(parts(cfg.generations, "generations"), itertools.accumulate(before, initial=0), here)
     with open(partial["sft.jsonl"], "wb") as file, tqdm(total=len(traces), desc="writing", delay=1, leave=False) as bar:
         for _, (lines, texts, count) in in_parallel(sft_lines, tasks, cfg.workers):
             file.write(lines), bar.update(count)

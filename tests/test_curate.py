@@ -17,7 +17,7 @@ import pytest
 import curate
 import rewards
 import shards
-from rows import messages_of, prompt_of, read_rows, truth_of
+from rows import messages_of, prompt_of, read_benchmark, read_rows, truth_of
 
 ROOT = Path(__file__).parent.parent
 CFG = curate.Config()
@@ -400,7 +400,7 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
     lines = [good, bad[2], bad[3], "", *(bad[i] for i in range(5, 11)), json.dumps(trace("a", 1))]
     path = tmp_path / "g.jsonl"
     path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe{}\n")
-    problems = write(tmp_path / "p.jsonl", [problem("a"), {"id": "b"}, "null", problem("c", answer=None)])
+    problems = write(tmp_path / "problems.jsonl", [problem("a"), {"id": "b"}, "null", problem("c", answer=None)])
     done = command("--generations", path, "--problems", problems, "--filters", "truncated",
                    "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -429,7 +429,7 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
 ])
 def test_mistakes_end_in_one_line(tmp_path, args, words):
     traces = [trace("a", 0, correct=False), trace("a", 1, correct=False, finish_reason="length")]
-    problems = write(tmp_path / "p.jsonl", [problem("a")])
+    problems = write(tmp_path / "problems.jsonl", [problem("a")])
     done = command("--generations", write(tmp_path / "g.jsonl", traces), "--problems", problems,
                    "--output_dir", tmp_path / "out", *args)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
@@ -548,7 +548,7 @@ def many(tmp_path: Path, prompts: int = 300, samples: int = 8, length: int = 60)
     traces = [trace(f"p{i}", s, f"<think>{thought()}</think>{s % 3}", rng.random() < 0.5)
               for i in range(prompts) for s in range(samples)]
     benchmark = write(tmp_path / "b.jsonl", [{"problem": "How much is 5 and 6?", "answer": 11}])
-    return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "p.jsonl", problems),
+    return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "problems.jsonl", problems),
             "--benchmarks", benchmark, "--filters", "duplicate_prompts", "decontaminate", "think", "repetition",
             "language", "correctness", "per_prompt", "quotas", "pass_rate", "--keep", "right_easy", "--max_traces", "3",
             "--quotas", "s1=100"]
@@ -556,6 +556,68 @@ def many(tmp_path: Path, prompts: int = 300, samples: int = 8, length: int = 60)
 
 def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_sources_are_called_as_by_eval(tmp_path):
+    file = write(tmp_path / "a.b.jsonl", [problem("a")])
+    for entry in ("owner/Set-1.5:sub:train", "owner/set::train", f"x={file}", "x=owner/set:sub:train", file, str(tmp_path)):
+        assert [shards.named(f" {entry} ,")[0][0]] == [read_benchmark(entry, "data")[0]]
+
+
+def test_traces_of_another_benchmark_find_no_problem(tmp_path):
+    """A teacher was asked two files whose rows have no ids, one of them is curated: row 0 of the other got this one's prompt."""
+    problems = write(tmp_path / "math.jsonl", [{"problem": "First?", "answer": "1"}, {"problem": "Second?", "answer": "2"}])
+    traces = [trace("0", 0, "mine") | {"benchmark": "math"}, trace("0", 0, "other") | {"benchmark": "code"},
+              {"id": "1", "response": "bare"}]
+    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", traces), problems=problems, filters="truncated", outputs="sft",
+                        output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    kept = [[message["content"] for message in row["messages"]] for row in read(tmp_path / "out" / "sft.jsonl")]
+    assert kept == [["First?", "mine"], ["Second?", "bare"]]
+    assert "benchmark 'code' is none of the problems (math); " in read(tmp_path / "out" / "removed.jsonl")[0]["why"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_traces_keep_their_own_prompt(tmp_path, own):
+    """Prompts that differ in case, indentation, system message or an earlier answer are not one problem."""
+    turns = lambda *texts, system="": [{"role": "system", "content": system}] * bool(system) + [
+        {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
+    prompts = [turns("A = 3, a = 5. What is A?"), turns("A = 3, a = 5. What is a?"), turns("if x:\n    f()\ng()"),
+               turns("if x:\n    f()\n    g()"), turns("Hi?"), turns("Hi?", system="Be rude."), turns("One?", "yes", "Why?"),
+               turns("One?", "no", "Why?")]
+    rows = [{"messages": [*prompt, *turns("", f"answer {i}")[1:]]} for i, prompt in enumerate(prompts)] * 2
+    problems = write(tmp_path / "p.jsonl", [{"id": f"p{i}", "prompt": prompt} for i, prompt in enumerate(prompts)]) if own else ""
+    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), problems=problems, filters="truncated", outputs="sft",
+                        output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    found = read(tmp_path / "out" / "sft.jsonl")
+    assert [row["messages"] for row in found] == [row["messages"] for row in rows]
+    assert [row["sample"] for row in found] == [0] * 8 + [1] * 8
+
+
+def test_ids_of_rows_from_several_files_differ(tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", [{"prompt": f"{name}?", "response": name}]) for name in "xy"]
+    cfg = curate.Config(generations=",".join(files), filters="truncated", outputs="sft", output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    assert [row["id"] for row in read(tmp_path / "out" / "sft.jsonl")] == ["x/0", "y/0"]
+
+
+@pytest.mark.parametrize("change", ["grows", "order"])
+def test_generations_that_change_meanwhile(tmp_path, monkeypatch, change):
+    """An evaluation that still runs appends, and sorts at its end: a response was written under another problem's prompt."""
+    one, two = tmp_path / "one.jsonl", write(tmp_path / "two.jsonl", [trace("c", 0, "of c")])
+    rows = [trace("a", 0, "of a"), trace("b", 0, "of b")]
+    write(one, rows)
+    cfg = curate.Config(generations=f"{one},{two}", filters="truncated", output_dir=str(tmp_path / "out"), workers=1,
+                        problems=write(tmp_path / "problems.jsonl", [problem(name) for name in "abc"]))
+    apply = curate.apply
+    def changed(*args):
+        write(one, [*rows, trace("a", 1, "more of a")] if change == "grows" else rows[::-1])
+        return apply(*args)
+    monkeypatch.setattr(curate, "apply", changed)
+    with pytest.raises(OSError, match="gave other rows when it was read again"):
+        curate.curate(curate.check_config(cfg))
+    assert not (tmp_path / "out" / "sft.jsonl").exists()
 
 
 @pytest.mark.slow
