@@ -41,6 +41,7 @@ from tqdm import tqdm
 import curation_page
 import answers
 import rewards
+import sandbox
 from folders import refuse_others, take
 from rows import asked, benchmark_texts, on_hub, prompt_of, responses_of, row_id, truth_of
 from runs import Amount, Count, Names, Seed, Share, die, one_line, read_config
@@ -229,7 +230,9 @@ def load_benchmarks(cfg: Config) -> dict[tuple[str, ...], str]:
 
 def problem_facts(row: dict) -> tuple:
     """The id of a row, what its Problem needs, and its messages and RL row in JSON."""
-    messages, name = prompt_of(row), row.get("data_source") or shared.cfg.data_source
+    messages, name = prompt_of(row), str(row.get("data_source") or shared.cfg.data_source)
+    if messages[0]["role"] == "assistant":
+        raise ValueError("the conversation begins with the assistant's message, which sft.py refuses")
     extra = row.get("extra_info") if isinstance(row.get("extra_info"), dict) else {}
     text, source = asked(messages), str(row.get("source") or extra.get("source") or name or "")
     refused, kind, truth, tests = "no data_source: give the row one, or all of them --data_source", "", None, 0
@@ -240,11 +243,12 @@ def problem_facts(row: dict) -> tuple:
             check = rewards.verifier_of(name).check
             kind, refused = "code" if check is rewards.check_code else "math", ""
             if kind == "code" and truth is not None:
-                tests = answers.count_tests(answers.tests_of(truth))
+                sandbox.check_tests(found := answers.tests_of(truth))  # as rl_gppo.py, which ends at a bad row
+                tests = answers.count_tests(found)
             elif truth is not None:
                 check(truth)
-    except ValueError as error:
-        refused = str(error)
+    except (ValueError, RecursionError, MemoryError) as error:  # the last two: of Python's parser, for odd tests
+        refused = one_line(error)
     match = next((gram for gram in ngrams(text, shared.cfg.ngram, shared.cfg.ignore) if gram in shared.grams), None)
     rl = {"data_source": name, "prompt": messages, "reward_model": {"ground_truth": truth, "style": "rule"},
           "extra_info": extra | {"source": source}}

@@ -525,6 +525,23 @@ def test_parts_hold_every_line_once(tmp_path):
 def test_parquet_and_folders_give_the_same_rows(tmp_path):
     import pyarrow  # comes with datasets
     from pyarrow import parquet
+def test_rows_that_the_next_stages_refuse_are_left_out(tmp_path):
+    """sft.py and rl_gppo.py end at the first row that they cannot use."""
+    idle = json.dumps({"functional": ["assert f() == 1", "x = 1"]})  # no program can fail or pass the second
+    deep = json.dumps({"functional": f"assert f() == {'+'.join('1' * 9000)}"})
+    for tests in (idle, deep):
+        with pytest.raises(ValueError):
+            rewards.check("coder1", tests)
+    greeted = [{"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "yes"}]
+    traces = [trace("a", 0), trace("idle", 0), {"conversations": greeted}]
+    kept, rl, removed = curated(tmp_path, traces, [problem("a"), problem("idle", answer=idle, data_source="coder1"),
+                                                   problem("deep", answer=deep, data_source="coder1"), {"id": "greeted", "conversations": greeted}], "truncated")
+    assert kept == ["a/0", "idle/0"] and rl == ["a"] and "can never call the program" in removed["idle"]
+    assert "recursion" in removed["deep"]
+    bad = [row["why"] for row in read(tmp_path / "out" / "removed.jsonl") if row["filter"] == "bad_row"]
+    assert "begins with the assistant's message" in bad[0] and len(bad) == 2
+
+
 
     traces = [trace(f"p{i}", s, "word " * i + str(s)) for i in range(50) for s in range(3)]
     problems = [problem(f"p{i}") for i in range(50)]
