@@ -387,12 +387,13 @@ def apply(problems: list[Problem], traces: list[Trace], log: Callable, cfg: Conf
             record.gone = record.gone or kind != "rl"
             if isinstance(record, Problem):
                 record.gone_rl = True
-            log(record, name, why)
         now = count()
         steps.append({"filter": name, "in": before, "out": now})
         for key, output in (("traces", "sft"), ("rl_prompts", "rl")):
             if output in shared.outputs and before[key] and not now[key]:
                 why, times = Counter(whys.values()).most_common(1)[0]
+            if not getattr(record, "gone_rl", False):  # an earlier filter named it: it goes out of sft.jsonl too
+                log(record, name, why)
                 die(f"filters: {name} took the last {before[key]} of {steps[0]['in'][key]} rows of {output}.jsonl "
                     f"({times} times: {why}); change it or leave it out")
     return steps

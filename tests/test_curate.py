@@ -441,14 +441,16 @@ def test_only_sft_is_asked(tmp_path):
     assert kept == ["a/0"] and rl == []
 
 
-def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path):
+@pytest.mark.parametrize("last", [True, False])
+def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path, last):
     rng = random.Random(5)
     problems = [problem(f"p{i}", f"What is {i}?" if i % 9 else "Same?", source=f"s{i % 3}") for i in range(60)]
     texts = lambda i, s: ["<think>a</think>b", "no tags", f"<think>{i}</think>{s}"]
     traces = [trace(f"p{i}", s, rng.choice(texts(i, s)), rng.random() < 0.6) for i in range(60) for s in range(6)]
     for row in traces[::5]:
         row["finish_reason"] = "length"
-    filters = "duplicate_prompts,truncated,think,duplicate_responses,correctness,per_prompt,quotas,pass_rate"
+    filters = "duplicate_prompts,truncated,think,duplicate_responses,correctness,per_prompt,quotas"
+    filters = f"{filters},pass_rate" if last else f"pass_rate,{filters}"
     kept, rl, _ = curated(tmp_path, traces, problems, filters, keep="right_easy", max_traces=2, quotas="s1=7")
     removed = [r for r in read(tmp_path / "out" / "removed.jsonl")]
     named = [f"{r['id']}/{r['sample']}" for r in removed if r["sample"] is not None]
@@ -504,6 +506,8 @@ def test_generations_of_other_tools(tmp_path):
     cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), filters="per_prompt,think", think_opened=True,
                         outputs="sft", output_dir=str(tmp_path / "out"), workers=1)
     curate.curate(curate.check_config(cfg))
+        lost = sum(r["filter"] == step["filter"] and r["sample"] is None for r in removed)
+        assert step["in"]["rl_prompts"] - step["out"]["rl_prompts"] == lost
     kept = read(tmp_path / "out" / "sft.jsonl")
     assert [(r["messages"][0]["content"], r["messages"][1]["content"], r["sample"]) for r in kept] == [
         ("One?", "<think>h</think>1", 0), ("One?", "<think>h</think>uno", 1),
