@@ -438,7 +438,7 @@ def curate(cfg: Config) -> None:
         shown[record].insert(2, asked(prompt_at(getattr(record, "problem", record).place)))
     summary = {"settings": settings, "bad_rows": counts["bad_row"], "filters": steps, "removed": dict(counts)}
     curation_page.write_html(partial["curation.html"], summary, problems, traces, examples)
-    partial["curation.json"].write_text(json.dumps(summary, indent=1, ensure_ascii=False))
+    partial["curation.json"].write_text(json.dumps(summary, indent=1))
     for name in OUTPUTS:
         partial[name].replace(out / name)
     partial["prompts.jsonl"].unlink()
