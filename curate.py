@@ -81,6 +81,10 @@ class Config:
 
 
 MOST_USED = "generations problems benchmarks output_dir filters keep max_traces pass_low"
+READ_BY = {  # knobs: the filters that read them
+    "benchmarks ngram ignore": "decontaminate", "near": "near_duplicate_prompts near_duplicate_responses",
+    "repeat_words repeat_times": "repetition", "keep easy": "correctness", "max_traces choose": "per_prompt",
+    "quotas": "quotas", "pass_low pass_high": "pass_rate", "min_tests": "min_tests"}
 OUTPUTS = ("curation.json", "sft.jsonl", "rl.jsonl", "removed.jsonl", "curation.html")  # the first tells whose they are
 shared = SimpleNamespace()  # what the workers inherit when they are forked: cfg, grams, keys, problems, traces, prompts
 
@@ -157,16 +161,21 @@ def at_most(traces: list[Trace], group: Callable, limit: Callable, choose: str, 
     groups: dict = defaultdict(list)
     for t in traces:
         groups[group(t)].append(t)
-    order = {"longest": lambda t: -t.size, "shortest": lambda t: t.size,
-             "random": lambda t: digest(cfg.seed, t.problem.name, t.id, t.sample)}[choose]
+    order = {"longest": lambda t: -t.size, "shortest": lambda t: t.size}.get(
+        choose, lambda t: digest(cfg.seed, choose, t.problem.name, t.id, t.sample))
     for name, members in groups.items():
         most = limit(name, len(members))
         yield from ((t, f"more than {most}, {choose} first") for t in sorted(members, key=order)[most:])
 
 
+def quotas_of(cfg: Config) -> dict[str, int]:
+    return {source: int(count) for source, count in re.findall(r"([^,]+)=(\d+)", cfg.quotas)}
+
+
 def quotas(traces: list[Trace], cfg: Config):
-    most = {source: int(count) for source, _, count in (part.rpartition("=") for part in cfg.quotas.split(","))}
-    return at_most(traces, lambda t: t.problem.source, lambda s, n: most.get(s, most.get("*", n)), "random", cfg)
+    most = quotas_of(cfg)
+    # "drawn": an order of its own; in that of per_prompt, prompts that had the most traces would come first
+    return at_most(traces, lambda t: t.problem.source, lambda s, n: most.get(s, most.get("*", n)), "drawn", cfg)
 
 
 def pass_rate(problems: list[Problem], cfg: Config):
@@ -384,6 +393,8 @@ def apply(problems: list[Problem], traces: list[Trace], log: Callable, cfg: Conf
         if kind == "prompt":
             whys |= {t: whys[t.problem] for t in traces if not t.gone and t.problem in whys}
         for record, why in whys.items():
+            if not getattr(record, "gone_rl", False):  # an earlier filter named it: it goes out of sft.jsonl too
+                log(record, name, why)
             record.gone = record.gone or kind != "rl"
             if isinstance(record, Problem):
                 record.gone_rl = True
@@ -392,8 +403,6 @@ def apply(problems: list[Problem], traces: list[Trace], log: Callable, cfg: Conf
         for key, output in (("traces", "sft"), ("rl_prompts", "rl")):
             if output in shared.outputs and before[key] and not now[key]:
                 why, times = Counter(whys.values()).most_common(1)[0]
-            if not getattr(record, "gone_rl", False):  # an earlier filter named it: it goes out of sft.jsonl too
-                log(record, name, why)
                 die(f"filters: {name} took the last {before[key]} of {steps[0]['in'][key]} rows of {output}.jsonl "
                     f"({times} times: {why}); change it or leave it out")
     return steps
@@ -448,6 +457,23 @@ def curate(cfg: Config) -> None:
 def check_config(cfg: Config) -> Config:
     shared.cfg, shared.outputs = cfg, cfg.outputs.split(",")
     shared.filters = [name for name in cfg.filters.split(",") if name not in ("", "ground_truth")] + ["ground_truth"]
+    if unknown := {*shared.outputs} - {"sft", "rl", ""}:
+        die(f"outputs: unknown {min(unknown)!r}; known: sft, rl")
+    if not cfg.generations:
+        die("generations: give files of them, e.g. --generations runs/teacher/generations.jsonl")
+    double = [name for name, count in Counter(name for name, _ in named(cfg.problems)).items() if count > 1]
+    if double:  # so are the benchmarks of their traces
+        die(f"problems: two sources are called {double[0]}; name one, NAME=FILE, as in eval.py --data, or curate each "
+            "with its own generations")
+    for _, source in named(cfg.problems):
+        if on_hub(source) and source.count(":") < 2:  # eval.py --data and the other stages take different ones
+            die(f"problems: {source} is no file; of a hub data set give the split, NAME:SUBSET:train or NAME::train")
+    if any(Path(source).resolve() == Path(cfg.output_dir).resolve() for _, source in named(cfg.generations)):
+        die(f"output_dir {cfg.output_dir}: its files would be read as generations; give another --output_dir")
+    for knobs, filters in READ_BY.items():
+        if not {*filters.split()} & {*shared.filters}:
+            for knob in (knob for knob in knobs.split() if getattr(cfg, knob) != getattr(Config, knob)):
+                die(f"{knob}: no filter reads it; add {' or '.join(filters.split())} to --filters, or leave {knob} out")
     for name in shared.filters:
         if name not in FILTERS:
             die(f"filters: unknown {name!r}; known: {', '.join(FILTERS)}")

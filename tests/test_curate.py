@@ -303,6 +303,20 @@ def test_order_of_filters_counts(tmp_path):
         curated(tmp_path, traces, [problem("a")], "per_prompt,correctness", **knobs)
 
 
+def test_quotas_draw_from_what_per_prompt_left_without_favour(tmp_path):
+    """Both drew by one order: of 400 traces of prompts with 64 and 400 of prompts with 4 nearly all were of the first."""
+    traces = [trace(f"p{i}", s) for i in range(200) for s in range(64 if i < 100 else 4)]
+    kept, _, _ = curated(tmp_path, traces, [problem(f"p{i}", source="x") for i in range(200)], "per_prompt,quotas", max_traces=4,
+                         quotas="x=400")
+    assert len(kept) == 400 and 160 < sum(int(name[1:].split("/")[0]) < 100 for name in kept) < 240  # 200, deviation 10
+
+
+def test_a_source_that_no_problem_has(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        curated(tmp_path, [trace("a", 0)], [problem("a", source="OpenThoughts")], "quotas", quotas="openthoughts=1")
+    assert "quotas: no problem has the source 'openthoughts'; there are 'OpenThoughts'" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------------ decontamination
 def nine_grams(text: str) -> set[str]:
     words = re.sub("[^a-z0-9]+", " ", text.lower()).split()
@@ -436,6 +450,34 @@ def test_mistakes_end_in_one_line(tmp_path, args, words):
     assert not (tmp_path / "out" / "curation.json").exists()
 
 
+@pytest.mark.parametrize("knobs, words", [
+    (dict(keep="right"), "keep: no filter reads it; add correctness to --filters"),
+    (dict(benchmarks="aime24"), "benchmarks: no filter reads it; add decontaminate"),
+    (dict(quotas="x=1"), "quotas: no filter reads it"),
+    (dict(near=0.9), "add near_duplicate_prompts or near_duplicate_responses"),
+    (dict(outputs="sft.jsonl"), "outputs: unknown 'sft.jsonl'"),
+    (dict(generations=""), "generations: give files"),
+    (dict(problems="a/train.jsonl,b/train.jsonl"), "two sources are called train; name one, NAME=FILE"),
+    (dict(problems="openai/gsm8k:main"), "give the split, NAME:SUBSET:train"),
+    (dict(generations="x.jsonl,runs/out"), "its files would be read as generations"),
+])
+def test_settings_that_would_be_of_no_effect_or_of_a_wrong_one(capsys, knobs, words):
+    knobs = dict(generations="g.jsonl", filters="truncated", output_dir="runs/out") | knobs
+    with pytest.raises(SystemExit) as end:
+        curate.check_config(curate.Config(**knobs))
+    assert end.value.code == 2 and words in capsys.readouterr().err
+    curate.check_config(curate.Config(generations="g.jsonl", problems="a/train.jsonl,b=b/train.jsonl,openai/gsm8k:main:train",
+                                      filters="truncated"))
+
+
+def test_every_knob_of_a_filter_is_known_to_be():
+    """A knob's comment in the Config names its filter; the table in check_config has the same."""
+    group = re.search(r"    # filters\n(.*?)    # run\n", (ROOT / "curate.py").read_text(), re.S)[1]
+    knobs = {name for name in re.findall(r"^    (\w+):", group, re.M)} - {"filters"} | {"benchmarks"}
+    assert {*" ".join(curate.READ_BY).split()} == knobs
+    assert {*" ".join(curate.READ_BY.values()).split()} <= {*curate.FILTERS}
+
+
 def test_only_sft_is_asked(tmp_path):
     kept, rl, _ = curated(tmp_path, [trace("a", 0)], [problem("a", answer=None)], "truncated", outputs="sft")
     assert kept == ["a/0"] and rl == []
@@ -464,6 +506,8 @@ def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path, last):
     for step in steps:
         lost = sum(r["filter"] == step["filter"] and r["sample"] is not None for r in removed)
         assert step["in"]["traces"] - step["out"]["traces"] == lost
+        lost = sum(r["filter"] == step["filter"] and r["sample"] is None for r in removed)
+        assert step["in"]["rl_prompts"] - step["out"]["rl_prompts"] == lost
     assert steps[-1]["out"]["traces"] == len(kept) and steps[-1]["out"]["rl_prompts"] == len(rl)
 
 
@@ -481,54 +525,6 @@ def test_the_next_stages_take_the_rows(tmp_path):
         assert truth_of(row) == truth_of(given)
 
 
-def test_ids_are_those_of_eval(tmp_path):
-    """Rows without an id are called by their number, NAME=FILE is the benchmark, double ids carry their number."""
-    one = write(tmp_path / "one.jsonl", [{"problem": "First?", "answer": "1"}, {"problem": "Second?", "answer": "2"}])
-    double = [{"id": "x", "problem": "X?", "answer": "3"}, {"id": "x", "problem": "Y?", "answer": "3"}]
-    two = write(tmp_path / "two.jsonl", [{"problem": "Third?", "answer": "3"}, *double])
-    called = [("one", "0"), ("one", "1"), ("zwei", "0"), ("zwei", "x#2"), ("zwei", "x")]
-    traces = [trace(name, 0) | {"benchmark": benchmark} for benchmark, name in called]
-    generations = write(tmp_path / "g.jsonl", traces)
-    cfg = curate.Config(generations=generations, problems=f"{one},zwei={two}", filters="truncated",
-                        data_source="math_verify", output_dir=str(tmp_path / "out"), workers=1)
-    curate.curate(curate.check_config(cfg))
-    rows = read(tmp_path / "out" / "sft.jsonl")
-    assert [row["messages"][0]["content"] for row in rows] == ["First?", "Second?", "Third?", "Y?"]
-    assert "that of several problems" in read(tmp_path / "out" / "removed.jsonl")[0]["why"]
-
-
-def test_generations_of_other_tools(tmp_path):
-    """They hold their prompts: messages, or prompt and several responses; the same prompt is one problem."""
-    rows = [{"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "<think>h</think>1"}]},
-            {"conversations": [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "<think>h</think>uno"}]},
-            {"prompt": "Two?", "responses": ["h</think>2", "<think>h</think>3"]},
-            {"problem": "Three?", "completion": "3"}]
-    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), filters="per_prompt,think", think_opened=True,
-                        outputs="sft", output_dir=str(tmp_path / "out"), workers=1)
-    curate.curate(curate.check_config(cfg))
-        lost = sum(r["filter"] == step["filter"] and r["sample"] is None for r in removed)
-        assert step["in"]["rl_prompts"] - step["out"]["rl_prompts"] == lost
-    kept = read(tmp_path / "out" / "sft.jsonl")
-    assert [(r["messages"][0]["content"], r["messages"][1]["content"], r["sample"]) for r in kept] == [
-        ("One?", "<think>h</think>1", 0), ("One?", "<think>h</think>uno", 1),
-        ("Two?", "<think>\nh</think>2", 0), ("Two?", "<think>h</think>3", 1)]
-
-
-def test_parts_hold_every_line_once(tmp_path):
-    rng = random.Random(1)
-    rows = [json.dumps({"n": i, "text": "é" * rng.randint(0, 40)}, ensure_ascii=False) for i in range(200)]
-    lines = ["", *rows, "", "broken"]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
-    for size in (1, 7, 64, 1000, 10**6):
-        items = [item for part in shards.parts(str(path), "x", size) for item in shards.read_part(part)]
-        assert len(items) == len(lines) and items[0] is None and isinstance(items[-1], ValueError)
-        assert [item["n"] for item in items if isinstance(item, dict)] == list(range(200))
-
-
-def test_parquet_and_folders_give_the_same_rows(tmp_path):
-    import pyarrow  # comes with datasets
-    from pyarrow import parquet
 def test_rows_that_the_next_stages_refuse_are_left_out(tmp_path):
     """sft.py and rl_gppo.py end at the first row that they cannot use."""
     idle = json.dumps({"functional": ["assert f() == 1", "x = 1"]})  # no program can fail or pass the second
@@ -546,37 +542,20 @@ def test_rows_that_the_next_stages_refuse_are_left_out(tmp_path):
     assert "begins with the assistant's message" in bad[0] and len(bad) == 2
 
 
-
-    traces = [trace(f"p{i}", s, "word " * i + str(s)) for i in range(50) for s in range(3)]
-    problems = [problem(f"p{i}") for i in range(50)]
-    curated(tmp_path, traces, problems, "duplicate_responses")
-    expected = {name: (tmp_path / "out" / name).read_bytes() for name in ("sft.jsonl", "rl.jsonl", "removed.jsonl")}
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    for i in range(3):
-        parquet.write_table(pyarrow.Table.from_pylist(traces[50 * i:50 * i + 50]), folder / f"{i}.parquet")
-    cfg = curate.Config(generations=str(folder), problems=str(tmp_path / "problems.jsonl"), workers=2,
-                        filters="duplicate_responses", output_dir=str(tmp_path / "out2"))
+def test_ids_are_those_of_eval(tmp_path):
+    """Rows without an id are called by their number, NAME=FILE is the benchmark, double ids carry their number."""
+    one = write(tmp_path / "one.jsonl", [{"problem": "First?", "answer": "1"}, {"problem": "Second?", "answer": "2"}])
+    double = [{"id": "x", "problem": "X?", "answer": "3"}, {"id": "x", "problem": "Y?", "answer": "3"}]
+    two = write(tmp_path / "two.jsonl", [{"problem": "Third?", "answer": "3"}, *double])
+    called = [("one", "0"), ("one", "1"), ("zwei", "0"), ("zwei", "x#2"), ("zwei", "x")]
+    traces = [trace(name, 0) | {"benchmark": benchmark} for benchmark, name in called]
+    generations = write(tmp_path / "g.jsonl", traces)
+    cfg = curate.Config(generations=generations, problems=f"{one},zwei={two}", filters="truncated",
+                        data_source="math_verify", output_dir=str(tmp_path / "out"), workers=1)
     curate.curate(curate.check_config(cfg))
-    assert {name: (tmp_path / "out2" / name).read_bytes() for name in expected} == expected
-
-
-# ------------------------------------------------------------------------------------------------------- bytes and ends
-def many(tmp_path: Path, prompts: int = 300, samples: int = 8, length: int = 60) -> list[str]:
-    rng = random.Random(2)
-    problems = [problem(f"p{i}", f"How much is {i} and {i + 1}?", source=f"s{i % 4}") for i in range(prompts)]
-    thought = lambda: " ".join(rng.choices("abcdefgh", k=length))
-    traces = [trace(f"p{i}", s, f"<think>{thought()}</think>{s % 3}", rng.random() < 0.5)
-              for i in range(prompts) for s in range(samples)]
-    benchmark = write(tmp_path / "b.jsonl", [{"problem": "How much is 5 and 6?", "answer": 11}])
-    return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "problems.jsonl", problems),
-            "--benchmarks", benchmark, "--filters", "duplicate_prompts", "decontaminate", "think", "repetition",
-            "language", "correctness", "per_prompt", "quotas", "pass_rate", "--keep", "right_easy", "--max_traces", "3",
-            "--quotas", "s1=100"]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    rows = read(tmp_path / "out" / "sft.jsonl")
+    assert [row["messages"][0]["content"] for row in rows] == ["First?", "Second?", "Third?", "Y?"]
+    assert "that of several problems" in read(tmp_path / "out" / "removed.jsonl")[0]["why"]
 
 
 def test_sources_are_called_as_by_eval(tmp_path):
@@ -639,6 +618,69 @@ def test_generations_that_change_meanwhile(tmp_path, monkeypatch, change):
     with pytest.raises(OSError, match="gave other rows when it was read again"):
         curate.curate(curate.check_config(cfg))
     assert not (tmp_path / "out" / "sft.jsonl").exists()
+
+
+def test_generations_of_other_tools(tmp_path):
+    """They hold their prompts: messages, or prompt and several responses; the same prompt is one problem."""
+    rows = [{"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "<think>h</think>1"}]},
+            {"conversations": [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "<think>h</think>uno"}]},
+            {"prompt": "Two?", "responses": ["h</think>2", "<think>h</think>3"]},
+            {"problem": "Three?", "completion": "3"}]
+    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), filters="per_prompt,think", think_opened=True,
+                        outputs="sft", output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    kept = read(tmp_path / "out" / "sft.jsonl")
+    assert [(r["messages"][0]["content"], r["messages"][1]["content"], r["sample"]) for r in kept] == [
+        ("One?", "<think>h</think>1", 0), ("One?", "<think>h</think>uno", 1),
+        ("Two?", "<think>\nh</think>2", 0), ("Two?", "<think>h</think>3", 1)]
+
+
+def test_parts_hold_every_line_once(tmp_path):
+    rng = random.Random(1)
+    rows = [json.dumps({"n": i, "text": "é" * rng.randint(0, 40)}, ensure_ascii=False) for i in range(200)]
+    lines = ["", *rows, "", "broken"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    for size in (1, 7, 64, 1000, 10**6):
+        items = [item for part in shards.parts(str(path), "x", size) for item in shards.read_part(part)]
+        assert len(items) == len(lines) and items[0] is None and isinstance(items[-1], ValueError)
+        assert [item["n"] for item in items if isinstance(item, dict)] == list(range(200))
+
+
+def test_parquet_and_folders_give_the_same_rows(tmp_path):
+    import pyarrow  # comes with datasets
+    from pyarrow import parquet
+
+    traces = [trace(f"p{i}", s, "word " * i + str(s)) for i in range(50) for s in range(3)]
+    problems = [problem(f"p{i}") for i in range(50)]
+    curated(tmp_path, traces, problems, "duplicate_responses")
+    expected = {name: (tmp_path / "out" / name).read_bytes() for name in ("sft.jsonl", "rl.jsonl", "removed.jsonl")}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i in range(3):
+        parquet.write_table(pyarrow.Table.from_pylist(traces[50 * i:50 * i + 50]), folder / f"{i}.parquet")
+    cfg = curate.Config(generations=str(folder), problems=str(tmp_path / "problems.jsonl"), workers=2,
+                        filters="duplicate_responses", output_dir=str(tmp_path / "out2"))
+    curate.curate(curate.check_config(cfg))
+    assert {name: (tmp_path / "out2" / name).read_bytes() for name in expected} == expected
+
+
+# ------------------------------------------------------------------------------------------------------- bytes and ends
+def many(tmp_path: Path, prompts: int = 300, samples: int = 8, length: int = 60) -> list[str]:
+    rng = random.Random(2)
+    problems = [problem(f"p{i}", f"How much is {i} and {i + 1}?", source=f"s{i % 4}") for i in range(prompts)]
+    thought = lambda: " ".join(rng.choices("abcdefgh", k=length))
+    traces = [trace(f"p{i}", s, f"<think>{thought()}</think>{s % 3}", rng.random() < 0.5)
+              for i in range(prompts) for s in range(samples)]
+    benchmark = write(tmp_path / "b.jsonl", [{"problem": "How much is 5 and 6?", "answer": 11}])
+    return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "problems.jsonl", problems),
+            "--benchmarks", benchmark, "--filters", "duplicate_prompts", "decontaminate", "think", "repetition",
+            "language", "correctness", "per_prompt", "quotas", "pass_rate", "--keep", "right_easy", "--max_traces", "3",
+            "--quotas", "s1=100"]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 @pytest.mark.slow
