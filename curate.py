@@ -459,8 +459,8 @@ def check_config(cfg: Config) -> Config:
     shared.filters = [name for name in cfg.filters.split(",") if name not in ("", "ground_truth")] + ["ground_truth"]
     if unknown := {*shared.outputs} - {"sft", "rl", ""}:
         die(f"outputs: unknown {min(unknown)!r}; known: sft, rl")
-    if not cfg.generations:
-        die("generations: give files of them, e.g. --generations runs/teacher/generations.jsonl")
+    if not cfg.generations and "sft" in shared.outputs:
+        die("generations: give files of them, e.g. runs/teacher/generations.jsonl (or --outputs rl for prompts alone)")
     double = [name for name, count in Counter(name for name, _ in named(cfg.problems)).items() if count > 1]
     if double:  # so are the benchmarks of their traces
         die(f"problems: two sources are called {double[0]}; name one, NAME=FILE, as in eval.py --data, or curate each "

@@ -478,6 +478,15 @@ def test_every_knob_of_a_filter_is_known_to_be():
     assert {*" ".join(curate.READ_BY.values()).split()} <= {*curate.FILTERS}
 
 
+def test_only_rl_is_asked(tmp_path):
+    """Prompts alone: to decontaminate them before a teacher is asked."""
+    cfg = curate.Config(problems=write(tmp_path / "p.jsonl", [problem("a"), problem("b", "What is a?")]), outputs="rl",
+                        filters="duplicate_prompts", output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    assert [row["id"] for row in read(tmp_path / "out" / "rl.jsonl")] == ["a"]
+    assert (tmp_path / "out" / "sft.jsonl").read_bytes() == b""
+
+
 def test_only_sft_is_asked(tmp_path):
     kept, rl, _ = curated(tmp_path, [trace("a", 0)], [problem("a", answer=None)], "truncated", outputs="sft")
     assert kept == ["a/0"] and rl == []
