@@ -16,6 +16,7 @@ import io
 import json
 import math
 import pickle
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,7 +168,8 @@ def truth_of(row: dict):
     if isinstance(truth, bool) or isinstance(truth, float) and not math.isfinite(truth):
         raise ValueError(f"the ground truth {truth} is no answer")
     if isinstance(truth, str) and "####" in truth and truth.lstrip()[:1] != "{":  # GSM8K's solution, #### and number
-        truth = truth.rsplit("####", 1)[1].strip().replace(",", "")
+        truth = truth.rsplit("####", 1)[1].strip()
+        truth = truth.replace(",", "") if re.fullmatch(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?", truth) else truth
     return str(truth) if isinstance(truth, (int, float)) else truth
 
 
