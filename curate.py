@@ -6,7 +6,8 @@
 
 generations: rows of eval.py {"id", "sample", "response", "finish_reason", "tokens", "correct"} or of another tool {"id"
 or a prompt, "response" or messages}; what has no "correct" is scored first by eval.py --score_only. problems: rows with
-a prompt (rows.py), FILE or NAME=FILE (NAME: "benchmark" of the generations). A problem without an id has its number.
+a prompt (rows.py), FILE or NAME=FILE. A trace belongs to the problem with its prompt, else with its id: in the FILE
+called as its "benchmark", if it has one. A problem without an id has its number.
 
 output_dir: sft.jsonl {"id", "sample", "source", "messages", "tokens", "correct"}; rl.jsonl, RL rows as published;
 removed.jsonl {"id", "sample", "filter", "why"}, a line for every trace not in sft.jsonl and every prompt (sample null)
@@ -32,19 +33,19 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
 import curation_page
 import answers
 import rewards
+from curation_index import Problem, Trace, find, load, load_benchmarks, shared
 from folders import refuse_others, take
-from rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
+from rows import asked, on_hub, truth_of
 from runs import Amount, Count, Names, Seed, Share, die, one_line, read_config
-from shards import in_parallel, map_rows, parts, read_part
-from texts import digest, first_of_each, folded, language_of, minhash, most_repeated, near_first, ngrams, same_language
+from shards import in_parallel, named, parts, read_part
+from texts import digest, first_of_each, folded, language_of, most_repeated, near_first, same_language
 
 
 # ------------------------------------------------------------------------------------------------------------ config
@@ -79,46 +80,11 @@ class Config:
 
 
 MOST_USED = "generations problems benchmarks output_dir filters keep max_traces pass_low"
+READ_BY = {  # knobs: the filters that read them
+    "benchmarks ngram ignore": "decontaminate", "near": "near_duplicate_prompts near_duplicate_responses",
+    "repeat_words repeat_times": "repetition", "keep easy": "correctness", "max_traces choose": "per_prompt",
+    "quotas": "quotas", "pass_low pass_high": "pass_rate", "min_tests": "min_tests"}
 OUTPUTS = ("curation.json", "sft.jsonl", "rl.jsonl", "removed.jsonl", "curation.html")  # the first tells whose they are
-shared = SimpleNamespace()  # what the workers inherit when they are forked: cfg, grams, keys, problems, traces, prompts
-
-
-@dataclass(slots=True, eq=False)
-class Problem:
-    name: str  # of its file
-    id: str
-    source: str
-    digest: bytes  # of the prompt
-    kind: str  # math, code; "" without a data_source
-    refused: str  # why the verifier does not take the row
-    truth: bool  # it has a ground truth
-    tests: int  # of a code problem
-    match: str  # what it shares with which benchmark problem
-    language: str
-    signature: Any  # MinHash, where a filter asks for it
-    place: tuple[int, int, int] = (0, 0, 0)  # in prompts.partial: start, bytes of the messages, bytes of the RL row
-    judged: int = 0  # of its traces that came in
-    right: int = 0
-    votes: Counter | None = None  # answers, where there is no ground truth
-    majority: str = ""  # the answer that stands in for a ground truth
-    gone: bool = False
-    gone_rl: bool = False
-    rate = property(lambda self: self.right / self.judged if self.judged else None)
-    sample = property(lambda self: None)
-
-
-@dataclass(slots=True, eq=False)
-class Trace:
-    problem: Problem
-    sample: int
-    digest: bytes
-    size: int  # characters
-    tokens: int | None
-    correct: bool | None  # None: not judged, or the verifier failed
-    whys: dict[str, str]  # of the response filters that would remove it
-    signature: Any
-    gone: bool = False
-    id = property(lambda self: self.problem.id)
 
 
 # ----------------------------------------------------------------------------------------------------------- filters
@@ -154,16 +120,21 @@ def at_most(traces: list[Trace], group: Callable, limit: Callable, choose: str, 
     groups: dict = defaultdict(list)
     for t in traces:
         groups[group(t)].append(t)
-    order = {"longest": lambda t: -t.size, "shortest": lambda t: t.size,
-             "random": lambda t: digest(cfg.seed, t.problem.name, t.id, t.sample)}[choose]
+    order = {"longest": lambda t: -t.size, "shortest": lambda t: t.size}.get(
+        choose, lambda t: digest(cfg.seed, choose, t.problem.name, t.id, t.sample))
     for name, members in groups.items():
         most = limit(name, len(members))
         yield from ((t, f"more than {most}, {choose} first") for t in sorted(members, key=order)[most:])
 
 
+def quotas_of(cfg: Config) -> dict[str, int]:
+    return {source: int(count) for source, count in re.findall(r"([^,]+)=(\d+)", cfg.quotas)}
+
+
 def quotas(traces: list[Trace], cfg: Config):
-    most = {source: int(count) for source, _, count in (part.rpartition("=") for part in cfg.quotas.split(","))}
-    return at_most(traces, lambda t: t.problem.source, lambda s, n: most.get(s, most.get("*", n)), "random", cfg)
+    most = quotas_of(cfg)
+    # "drawn": an order of its own; in that of per_prompt, prompts that had the most traces would come first
+    return at_most(traces, lambda t: t.problem.source, lambda s, n: most.get(s, most.get("*", n)), "drawn", cfg)
 
 
 def pass_rate(problems: list[Problem], cfg: Config):
@@ -215,102 +186,6 @@ FILTERS: dict[str, tuple[str, Callable]] = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
-def load_benchmarks(cfg: Config) -> dict[tuple[str, ...], str]:
-    """n-gram -> the first benchmark problem that holds it."""
-    found: dict[tuple[str, ...], str] = {}
-    for name, problems in benchmark_texts(cfg.benchmarks, "benchmarks"):
-        for number, text in problems:
-            found |= {gram: f"{name} {number}" for gram in ngrams(text, cfg.ngram, cfg.ignore) if gram not in found}
-    return found
-
-
-def problem_facts(row: dict) -> tuple:
-    """The id of a row, what its Problem needs, and its messages and RL row in JSON."""
-    messages, name = prompt_of(row), row.get("data_source") or shared.cfg.data_source
-    extra = row.get("extra_info") if isinstance(row.get("extra_info"), dict) else {}
-    text, source = asked(messages), str(row.get("source") or extra.get("source") or name or "")
-    refused, kind, truth, tests = "no data_source: give the row one, or all of them --data_source", "", None, 0
-    with contextlib.suppress(ValueError):  # without a ground truth the majority of the answers may stand in
-        truth = truth_of(row)
-    try:
-        if name:
-            check = rewards.verifier_of(name).check
-            kind, refused = "code" if check is rewards.check_code else "math", ""
-            if kind == "code" and truth is not None:
-                tests = answers.count_tests(answers.tests_of(truth))
-            elif truth is not None:
-                check(truth)
-    except ValueError as error:
-        refused = str(error)
-    match = next((gram for gram in ngrams(text, shared.cfg.ngram, shared.cfg.ignore) if gram in shared.grams), None)
-    rl = {"data_source": name, "prompt": messages, "reward_model": {"ground_truth": truth, "style": "rule"},
-          "extra_info": extra | {"source": source}}
-    facts = (source, digest(folded(text)), kind, refused, truth is not None, tests,
-             f"shares {' '.join(match)!r} with {shared.grams[match]}" if match else "",
-             language_of(text) if "language" in shared.filters else "",
-             minhash(text) if "near_duplicate_prompts" in shared.filters else None)
-    return row_id(row), facts, *(json.dumps(x, ensure_ascii=False, default=str).encode() for x in (messages, rl))
-
-
-def find(row: dict) -> tuple[int, list[str]]:
-    """(number of the problem, responses) of a row of generations. Raises ValueError."""
-    texts, name, keys, number = responses_of(row), row_id(row), shared.keys, None
-    with contextlib.suppress(ValueError):  # most rows hold no prompt
-        number = keys.get(digest(folded(asked(prompt_of(row)))))
-    for key in ((str(row.get("benchmark")), name), ("", name)):
-        number = keys.get(key) if number is None else number
-    if number is None or number < 0:
-        raise ValueError(f"id {name!r} is {'not among the problems' if number is None else 'that of several problems'}")
-    opened = "<think>\n" if shared.cfg.think_opened else ""
-    return number, [text if text.lstrip().startswith("<think>") else opened + text for text in texts]
-
-
-def trace_facts(row: dict) -> list[tuple]:
-    """What the Traces of a row need, and the answer for the vote where there is no ground truth."""
-    (number, texts), found, cfg = find(row), [], shared.cfg
-    p, failed = shared.problems[number], row.get("status") in ("verifier_error", "verifier_timeout", "sandbox_error")
-    correct = bool(row["correct"]) if row.get("correct") in (False, True) and not failed else None
-    tokens, sample = (row[k] if type(row.get(k)) is int and len(texts) == 1 else None for k in ("tokens", "sample"))
-    for text in texts:
-        whys = {name: why for name in shared.filters if FILTERS[name][0] == "response"
-                if (why := FILTERS[name][1](text, row, p.language, cfg))}
-        near = minhash(text) if "near_duplicate_responses" in shared.filters else None
-        answer = "" if p.truth else "".join(str(row.get("answer") or rewards.extract_answer(text)).split())
-        found.append((number, answer, sample, digest(folded(text)), len(text), tokens, correct, whys, near))
-    return found
-
-
-def load(cfg: Config, prompts, log: Callable) -> tuple[list[Problem], list[Trace], Counter]:
-    """The index, and the number of traces in every part. Prompts and RL rows go to the file `prompts`."""
-    problems, traces, keys, sizes, samples = [], [], {}, Counter(), Counter()
-    bad, several, files = functools.partial(log, None, "bad_row"), "," in cfg.problems, cfg.problems or cfg.generations
-    for name, _, number, (own, facts, *texts) in map_rows(problem_facts, files, "problems", cfg.workers, bad):
-        own = own or str(number)
-        p = Problem(name, f"{name}/{own}" if several else own, *facts, place=(prompts.tell(), *map(len, texts)))
-        if not cfg.problems and p.digest in keys:
-            continue
-        for key in ((name, own), ("", own), (name, f"{own}#{number}"), p.digest):
-            known = keys.setdefault(key, len(problems))
-            if known < len(problems) and problems[known].digest != p.digest:
-                keys[key] = -1  # several problems have this id
-        problems.append(p)
-        prompts.writelines(texts)
-    prompts.flush()
-    shared.keys, shared.problems = keys, problems
-    for _, at, _, found in map_rows(trace_facts, cfg.generations, "generations", cfg.workers, bad):
-        sizes[at] += len(found)
-        for number, answer, sample, *facts in found:
-            p = problems[number]
-            traces.append(t := Trace(p, samples[number] if sample is None else sample, *facts))
-            samples[number] += 1
-            p.judged, p.right = p.judged + (t.correct is not None), p.right + bool(t.correct)
-            if not p.truth:
-                p.votes = p.votes or Counter()
-                p.votes[answer] += 1
-    return problems, traces, sizes
-
-
 # ----------------------------------------------------------------------------------------------------------- writing
 @functools.lru_cache(64)
 def prompt_at(place: tuple) -> list[dict]:
@@ -328,20 +203,22 @@ def rl_row(p: Problem) -> dict:
 
 def sft_lines(task: tuple) -> tuple[bytes, dict[int, str], int]:
     """The lines of sft.jsonl of a part, the texts of the examples in it, the number of its traces. Runs in a worker."""
-    (part, at), lines, shown = task, [], {}
+    (part, start, count), lines, shown, texts = task, [], {}, []
     for row in read_part(part):
-        texts: list[str] = []
         with contextlib.suppress(ValueError):  # such rows were named when they were read first
-            texts = find(row)[1] if isinstance(row, dict) else []
-        for text in texts:
-            t, at = shared.traces[at], at + 1
-            if at - 1 in shared.shown:
-                shown[at - 1] = text if len(text) < 1500 else f"{text[:800]}\n[...]\n{text[-600:]}"
-            if not t.gone:
-                messages = [*prompt_at(t.problem.place), {"role": "assistant", "content": text}]
-                lines.append(line_of({"id": t.id, "sample": t.sample, "source": t.problem.source, "messages": messages,
-                                      "tokens": t.tokens, "correct": t.correct}))
-    return b"".join(lines), shown, at - task[1]
+            texts += find(row)[1] if isinstance(row, dict) else []
+    if [digest(folded(text)) for text in texts] != [t.digest for t in shared.traces[start:start + count]]:
+        raise OSError(f"generations: {part[1]} gave other rows when it was read again: wait till the run that writes "
+                      "it has ended (or a filter of yours raised ValueError, see the rows left out)")
+    for at, text in enumerate(texts, start):
+        t = shared.traces[at]
+        if at in shared.shown:
+            shown[at] = text if len(text) < 1500 else f"{text[:800]}\n[...]\n{text[-600:]}"
+        if not t.gone:
+            messages = [*prompt_at(t.problem.place), {"role": "assistant", "content": text}]
+            lines.append(line_of({"id": t.id, "sample": t.sample, "source": t.problem.source, "messages": messages,
+                                  "tokens": t.tokens, "correct": t.correct}))
+    return b"".join(lines), shown, count
 
 
 def line_of(row: dict) -> bytes:
@@ -363,10 +240,11 @@ def apply(problems: list[Problem], traces: list[Trace], log: Callable, cfg: Conf
         if kind == "prompt":
             whys |= {t: whys[t.problem] for t in traces if not t.gone and t.problem in whys}
         for record, why in whys.items():
+            if not getattr(record, "gone_rl", False):  # an earlier filter named it: it goes out of sft.jsonl too
+                log(record, name, why)
             record.gone = record.gone or kind != "rl"
             if isinstance(record, Problem):
                 record.gone_rl = True
-            log(record, name, why)
         now = count()
         steps.append({"filter": name, "in": before, "out": now})
         for key, output in (("traces", "sft"), ("rl_prompts", "rl")):
@@ -396,15 +274,18 @@ def curate(cfg: Config) -> None:
         shared.prompts = os.open(partial["prompts.jsonl"], os.O_RDONLY)
         shared.grams = load_benchmarks(cfg) if "decontaminate" in shared.filters else {}
         problems, traces, sizes = load(cfg, prompts, log)
+        sources = sorted({p.source for p in problems})
+        if unknown := [source for source in quotas_of(cfg) if source not in ("*", *sources)]:
+            die(f"quotas: no problem has the source {unknown[0]!r}; there are {', '.join(map(repr, sources[:20]))}")
         if counts["bad_row"]:
             print(f"left out: {counts['bad_row']} rows in all; removed.jsonl names them", file=sys.stderr)
-        if not problems or not traces and "sft" in shared.outputs:
-            die(f"{'generations' if problems else 'problems'}: no row that can be used")
+        if not traces and "sft" in shared.outputs:
+            die("generations: no row that can be used")
         steps = apply(problems, traces, log, cfg)
     shown = {some[0]: some for part in examples.values() for some in part.values()}
     shared.traces, shared.shown = traces, {at for at, t in enumerate(traces) if t in shown}
-    starts = itertools.accumulate((sizes[at] for at in itertools.count()), initial=0)
-    tasks = zip(parts(cfg.generations, "generations"), starts)
+    here, before = itertools.tee(sizes[at] for at in itertools.count())
+    tasks = zip(parts(cfg.generations, "generations"), itertools.accumulate(before, initial=0), here)
     with open(partial["sft.jsonl"], "wb") as file, tqdm(total=len(traces), desc="writing", delay=1, leave=False) as bar:
         for _, (lines, texts, count) in in_parallel(sft_lines, tasks, cfg.workers):
             file.write(lines), bar.update(count)
@@ -416,7 +297,7 @@ def curate(cfg: Config) -> None:
         shown[record].insert(2, asked(prompt_at(getattr(record, "problem", record).place)))
     summary = {"settings": settings, "bad_rows": counts["bad_row"], "filters": steps, "removed": dict(counts)}
     curation_page.write_html(partial["curation.html"], summary, problems, traces, examples)
-    partial["curation.json"].write_text(json.dumps(summary, indent=1, ensure_ascii=False))
+    partial["curation.json"].write_text(json.dumps(summary, indent=1))
     for name in OUTPUTS:
         partial[name].replace(out / name)
     partial["prompts.jsonl"].unlink()
@@ -426,6 +307,23 @@ def curate(cfg: Config) -> None:
 def check_config(cfg: Config) -> Config:
     shared.cfg, shared.outputs = cfg, cfg.outputs.split(",")
     shared.filters = [name for name in cfg.filters.split(",") if name not in ("", "ground_truth")] + ["ground_truth"]
+    if unknown := {*shared.outputs} - {"sft", "rl", ""}:
+        die(f"outputs: unknown {min(unknown)!r}; known: sft, rl")
+    if not cfg.generations and "sft" in shared.outputs:
+        die("generations: give files of them, e.g. runs/teacher/generations.jsonl (or --outputs rl for prompts alone)")
+    double = [name for name, count in Counter(name for name, _ in named(cfg.problems)).items() if count > 1]
+    if double:  # so are the benchmarks of their traces
+        die(f"problems: two sources are called {double[0]}; name one, NAME=FILE, as in eval.py --data, or curate each "
+            "with its own generations")
+    for _, source in named(cfg.problems):
+        if on_hub(source) and source.count(":") < 2:  # eval.py --data and the other stages take different ones
+            die(f"problems: {source} is no file; of a hub data set give the split, NAME:SUBSET:train or NAME::train")
+    if any(Path(source).resolve() == Path(cfg.output_dir).resolve() for _, source in named(cfg.generations)):
+        die(f"output_dir {cfg.output_dir}: its files would be read as generations; give another --output_dir")
+    for knobs, filters in READ_BY.items():
+        if not {*filters.split()} & {*shared.filters}:
+            for knob in (knob for knob in knobs.split() if getattr(cfg, knob) != getattr(Config, knob)):
+                die(f"{knob}: no filter reads it; add {' or '.join(filters.split())} to --filters, or leave {knob} out")
     for name in shared.filters:
         if name not in FILTERS:
             die(f"filters: unknown {name!r}; known: {', '.join(FILTERS)}")
@@ -435,6 +333,7 @@ def check_config(cfg: Config) -> Config:
         die("benchmarks: decontaminate needs some, e.g. --benchmarks aime24 aime25; or leave it out of --filters")
     if "quotas" in shared.filters and not re.fullmatch(r"[^,]+=\d+(,[^,]+=\d+)*", cfg.quotas):
         die(f"quotas must be SOURCE=TRACES, *=TRACES for all others, several with commas; got {cfg.quotas!r}")
+    shared.rules = {name: FILTERS[name][1] for name in shared.filters if FILTERS[name][0] == "response"}
     re.compile(cfg.ignore)
     return cfg
 

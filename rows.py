@@ -16,6 +16,7 @@ import io
 import json
 import math
 import pickle
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,7 +168,8 @@ def truth_of(row: dict):
     if isinstance(truth, bool) or isinstance(truth, float) and not math.isfinite(truth):
         raise ValueError(f"the ground truth {truth} is no answer")
     if isinstance(truth, str) and "####" in truth and truth.lstrip()[:1] != "{":  # GSM8K's solution, #### and number
-        truth = truth.rsplit("####", 1)[1].strip().replace(",", "")
+        truth = truth.rsplit("####", 1)[1].strip()
+        truth = truth.replace(",", "") if re.fullmatch(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?", truth) else truth
     return str(truth) if isinstance(truth, (int, float)) else truth
 
 
@@ -235,6 +237,12 @@ BENCHMARKS = {
 }
 
 
+def on_hub(source: str) -> bool:
+    """Whether it is no file, nor called like one, but like a hub data set."""
+    return (source.count("/") == 1 and not source.endswith((".jsonl", ".json", ".parquet")) and source[0] not in "./"
+            and not Path(source).exists())
+
+
 def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict]]]:
     """(name, rows as read_rows gives them) of a name in BENCHMARKS, a file or folder, a hub data set, or NAME=PATH: a
     local copy that counts as that benchmark. Rows outside the window of contests are left out."""
@@ -243,7 +251,7 @@ def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict
         name, rows = name or Path(path).stem, read_source(path, knob)
     elif path in BENCHMARKS and not name:
         name, rows = path, read_hub(path, knob)
-    elif path.count("/") == 1 and not path.endswith((".jsonl", ".json", ".parquet")) and path[0] not in "./":
+    elif on_hub(path):
         name, rows = name or path.split("/")[1].split(":")[0], read_source(path, knob, "test")
     else:
         near = difflib.get_close_matches(path, BENCHMARKS, 1, 0.5)
@@ -256,7 +264,7 @@ def read_benchmark(entry: str, knob: str) -> tuple[str, Iterator[tuple[str, dict
 
 def benchmark_texts(entries: str, knob: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """(name, [(id, what the problem asks)]) of comma-separated entries as read_benchmark takes them."""
-    for entry in filter(None, entries.split(",")):
+    for entry in filter(None, map(str.strip, entries.split(","))):
         (name, rows), problems = read_benchmark(entry, knob), []
         for where, row in rows:
             try:

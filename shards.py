@@ -14,17 +14,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rows import BOM, parse_row, read_source
+from rows import BOM, on_hub, parse_row, read_source
 from runs import die
+
+
+def named(sources: str) -> list[tuple[str, str]]:
+    """(name, source) of comma-separated sources, NAME=SOURCE or called as by eval.py --data."""
+    found = []
+    for source in filter(None, map(str.strip, sources.split(","))):
+        name, equals, given = source.partition("=")
+        if not equals or Path(source).exists():
+            name, given = source.split("/")[1].split(":")[0] if on_hub(source) else Path(source).stem, source
+        found.append((name, given))
+    return found
 
 
 def parts(sources: str, knob: str, size: int = 8 << 20) -> Iterator[tuple]:
     """Comma-separated FILEs or NAME=FILEs cut for `read_part`: (name, file, first byte, end byte, None) of JSONL, else
     (name, source, 0, 0, 64 rows of read_source)."""
-    for source in filter(None, sources.split(",")):
-        name, equals, given = source.partition("=")
-        if not equals or Path(source).exists():
-            name, given = Path(source).stem, source
+    for name, given in named(sources):
         path = Path(given)
         folder = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", ".parquet")) if path.is_dir() else []
         for file in folder or [path]:

@@ -73,7 +73,8 @@ def near_first(records: list, key: Callable, why: str, similarity: float) -> Ite
     """The same for records whose .signature (of `minhash`) is like that of an earlier one that stays, per key."""
     from datasketch import MinHashLSH
 
-    groups: dict = defaultdict(lambda: MinHashLSH(similarity))
+    like = MinHashLSH(min(similarity, 0.9))  # it takes no more; made once, for it computes b and r for long
+    groups: dict = defaultdict(lambda: MinHashLSH(params=(like.b, like.r)))
     for number, record in enumerate(records):
         lsh, mine = groups[key(record)], record.signature
         alike = [n for n in lsh.query(mine) if records[n].signature.jaccard(mine) >= similarity]

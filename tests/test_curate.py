@@ -17,7 +17,7 @@ import pytest
 import curate
 import rewards
 import shards
-from rows import messages_of, prompt_of, read_rows, truth_of
+from rows import messages_of, prompt_of, read_benchmark, read_rows, truth_of
 
 ROOT = Path(__file__).parent.parent
 CFG = curate.Config()
@@ -158,6 +158,16 @@ def test_near_duplicates(tmp_path):
     assert removed["a/1"] == "near_duplicate_responses: nearly as sample 0"
 
 
+@pytest.mark.needs("datasketch")
+@pytest.mark.parametrize("near", [0.0, 0.95, 1.0])
+def test_every_share_of_near_duplicates(tmp_path, near):
+    """datasketch has no bands for a similarity of nearly 1, and the run ended in its traceback."""
+    texts = ["one two three four five six seven", "ONE two three, four five six seven.", "one two three four five six eight"]
+    kept, _, _ = curated(tmp_path, [trace("a", i, text) for i, text in enumerate(texts)], [problem("a")],
+                         "near_duplicate_responses", near=near)
+    assert kept == (["a/0", "a/2"] if near else ["a/0"])
+
+
 def test_near_duplicates_without_datasketch(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as end:
@@ -222,6 +232,24 @@ def test_pass_rate(tmp_path, low, high, rl):
     assert removed["unasked"] == "pass_rate: no judged sample"
 
 
+def test_a_majority_answer_keeps_the_spaces_that_matter(tmp_path):
+    """It became a ground truth without any: 2\\cdotx, and 12/3 for one and two thirds."""
+    said = {"dot": ["2 \\cdot x", "2\\cdot x", "2  \\cdot\nx"], "mixed": ["1 2/3"] * 3, "set": ["\\{1, 2 \\}", "\\{1,2\\}", "9"]}
+    traces = [trace(name, i, f"\\boxed{{{text}}}", None) for name, texts in said.items() for i, text in enumerate(texts)]
+    curated(tmp_path, traces, [problem(name, answer=None) for name in said], "majority")
+    truths = {r["id"]: r["reward_model"]["ground_truth"] for r in read(tmp_path / "out" / "rl.jsonl")}
+    assert truths == {"dot": "2\\cdot x", "mixed": "1 2/3", "set": "\\{1,2\\}"}
+
+
+def test_the_last_number_of_what_was_cut_is_no_vote(tmp_path):
+    """Three thoughts that broke off after a 7 outvoted the one answer, and 7 was the ground truth."""
+    traces = [trace("a", i, f"<think>{i + 40} and then 7", None, finish_reason="length") for i in range(3)]
+    traces += [trace("a", 3, "\\boxed{9}", None)]
+    traces += [trace("b", i, "... so \\boxed{9}, and more", None, finish_reason="length") for i in range(3)]
+    _, rl, removed = curated(tmp_path, traces, [problem("a", answer=None), problem("b", answer=None)], "majority")
+    assert rl == ["b"] and removed["a"] == "majority: no ground truth, no majority"
+
+
 @pytest.mark.slow
 def test_majority(tmp_path):
     """A majority is more than half. Without a ground truth the answer of a majority stands in, and the row says so."""
@@ -273,6 +301,20 @@ def test_order_of_filters_counts(tmp_path):
     assert curated(tmp_path, traces, [problem("a")], "correctness,per_prompt", **knobs)[0] == ["a/2"]
     with pytest.raises(SystemExit):
         curated(tmp_path, traces, [problem("a")], "per_prompt,correctness", **knobs)
+
+
+def test_quotas_draw_from_what_per_prompt_left_without_favour(tmp_path):
+    """Both drew by one order: of 400 traces of prompts with 64 and 400 of prompts with 4 nearly all were of the first."""
+    traces = [trace(f"p{i}", s) for i in range(200) for s in range(64 if i < 100 else 4)]
+    kept, _, _ = curated(tmp_path, traces, [problem(f"p{i}", source="x") for i in range(200)], "per_prompt,quotas", max_traces=4,
+                         quotas="x=400")
+    assert len(kept) == 400 and 160 < sum(int(name[1:].split("/")[0]) < 100 for name in kept) < 240  # 200, deviation 10
+
+
+def test_a_source_that_no_problem_has(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        curated(tmp_path, [trace("a", 0)], [problem("a", source="OpenThoughts")], "quotas", quotas="openthoughts=1")
+    assert "quotas: no problem has the source 'openthoughts'; there are 'OpenThoughts'" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ decontamination
@@ -372,7 +414,7 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
     lines = [good, bad[2], bad[3], "", *(bad[i] for i in range(5, 11)), json.dumps(trace("a", 1))]
     path = tmp_path / "g.jsonl"
     path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe{}\n")
-    problems = write(tmp_path / "p.jsonl", [problem("a"), {"id": "b"}, "null", problem("c", answer=None)])
+    problems = write(tmp_path / "problems.jsonl", [problem("a"), {"id": "b"}, "null", problem("c", answer=None)])
     done = command("--generations", path, "--problems", problems, "--filters", "truncated",
                    "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -401,11 +443,48 @@ def test_bad_rows_are_named_and_counted_and_never_fatal(tmp_path):
 ])
 def test_mistakes_end_in_one_line(tmp_path, args, words):
     traces = [trace("a", 0, correct=False), trace("a", 1, correct=False, finish_reason="length")]
-    problems = write(tmp_path / "p.jsonl", [problem("a")])
+    problems = write(tmp_path / "problems.jsonl", [problem("a")])
     done = command("--generations", write(tmp_path / "g.jsonl", traces), "--problems", problems,
                    "--output_dir", tmp_path / "out", *args)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "curation.json").exists()
+
+
+@pytest.mark.parametrize("knobs, words", [
+    (dict(keep="right"), "keep: no filter reads it; add correctness to --filters"),
+    (dict(benchmarks="aime24"), "benchmarks: no filter reads it; add decontaminate"),
+    (dict(quotas="x=1"), "quotas: no filter reads it"),
+    (dict(near=0.9), "add near_duplicate_prompts or near_duplicate_responses"),
+    (dict(outputs="sft.jsonl"), "outputs: unknown 'sft.jsonl'"),
+    (dict(generations=""), "generations: give files"),
+    (dict(problems="a/train.jsonl,b/train.jsonl"), "two sources are called train; name one, NAME=FILE"),
+    (dict(problems="openai/gsm8k:main"), "give the split, NAME:SUBSET:train"),
+    (dict(generations="x.jsonl,runs/out"), "its files would be read as generations"),
+])
+def test_settings_that_would_be_of_no_effect_or_of_a_wrong_one(capsys, knobs, words):
+    knobs = dict(generations="g.jsonl", filters="truncated", output_dir="runs/out") | knobs
+    with pytest.raises(SystemExit) as end:
+        curate.check_config(curate.Config(**knobs))
+    assert end.value.code == 2 and words in capsys.readouterr().err
+    curate.check_config(curate.Config(generations="g.jsonl", problems="a/train.jsonl,b=b/train.jsonl,openai/gsm8k:main:train",
+                                      filters="truncated"))
+
+
+def test_every_knob_of_a_filter_is_known_to_be():
+    """A knob's comment in the Config names its filter; the table in check_config has the same."""
+    group = re.search(r"    # filters\n(.*?)    # run\n", (ROOT / "curate.py").read_text(), re.S)[1]
+    knobs = {name for name in re.findall(r"^    (\w+):", group, re.M)} - {"filters"} | {"benchmarks"}
+    assert {*" ".join(curate.READ_BY).split()} == knobs
+    assert {*" ".join(curate.READ_BY.values()).split()} <= {*curate.FILTERS}
+
+
+def test_only_rl_is_asked(tmp_path):
+    """Prompts alone: to decontaminate them before a teacher is asked."""
+    cfg = curate.Config(problems=write(tmp_path / "p.jsonl", [problem("a"), problem("b", "What is a?")]), outputs="rl",
+                        filters="duplicate_prompts", output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    assert [row["id"] for row in read(tmp_path / "out" / "rl.jsonl")] == ["a"]
+    assert (tmp_path / "out" / "sft.jsonl").read_bytes() == b""
 
 
 def test_only_sft_is_asked(tmp_path):
@@ -413,14 +492,16 @@ def test_only_sft_is_asked(tmp_path):
     assert kept == ["a/0"] and rl == []
 
 
-def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path):
+@pytest.mark.parametrize("last", [True, False])
+def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path, last):
     rng = random.Random(5)
     problems = [problem(f"p{i}", f"What is {i}?" if i % 9 else "Same?", source=f"s{i % 3}") for i in range(60)]
     texts = lambda i, s: ["<think>a</think>b", "no tags", f"<think>{i}</think>{s}"]
     traces = [trace(f"p{i}", s, rng.choice(texts(i, s)), rng.random() < 0.6) for i in range(60) for s in range(6)]
     for row in traces[::5]:
         row["finish_reason"] = "length"
-    filters = "duplicate_prompts,truncated,think,duplicate_responses,correctness,per_prompt,quotas,pass_rate"
+    filters = "duplicate_prompts,truncated,think,duplicate_responses,correctness,per_prompt,quotas"
+    filters = f"{filters},pass_rate" if last else f"pass_rate,{filters}"
     kept, rl, _ = curated(tmp_path, traces, problems, filters, keep="right_easy", max_traces=2, quotas="s1=7")
     removed = [r for r in read(tmp_path / "out" / "removed.jsonl")]
     named = [f"{r['id']}/{r['sample']}" for r in removed if r["sample"] is not None]
@@ -434,6 +515,8 @@ def test_every_trace_and_prompt_is_kept_or_named_once(tmp_path):
     for step in steps:
         lost = sum(r["filter"] == step["filter"] and r["sample"] is not None for r in removed)
         assert step["in"]["traces"] - step["out"]["traces"] == lost
+        lost = sum(r["filter"] == step["filter"] and r["sample"] is None for r in removed)
+        assert step["in"]["rl_prompts"] - step["out"]["rl_prompts"] == lost
     assert steps[-1]["out"]["traces"] == len(kept) and steps[-1]["out"]["rl_prompts"] == len(rl)
 
 
@@ -451,6 +534,23 @@ def test_the_next_stages_take_the_rows(tmp_path):
         assert truth_of(row) == truth_of(given)
 
 
+def test_rows_that_the_next_stages_refuse_are_left_out(tmp_path):
+    """sft.py and rl_gppo.py end at the first row that they cannot use."""
+    idle = json.dumps({"functional": ["assert f() == 1", "x = 1"]})  # no program can fail or pass the second
+    deep = json.dumps({"functional": f"assert f() == {'+'.join('1' * 9000)}"})
+    for tests in (idle, deep):
+        with pytest.raises(ValueError):
+            rewards.check("coder1", tests)
+    greeted = [{"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "yes"}]
+    traces = [trace("a", 0), trace("idle", 0), {"conversations": greeted}]
+    kept, rl, removed = curated(tmp_path, traces, [problem("a"), problem("idle", answer=idle, data_source="coder1"),
+                                                   problem("deep", answer=deep, data_source="coder1"), {"id": "greeted", "conversations": greeted}], "truncated")
+    assert kept == ["a/0", "idle/0"] and rl == ["a"] and "can never call the program" in removed["idle"]
+    assert "recursion" in removed["deep"]
+    bad = [row["why"] for row in read(tmp_path / "out" / "removed.jsonl") if row["filter"] == "bad_row"]
+    assert "begins with the assistant's message" in bad[0] and len(bad) == 2
+
+
 def test_ids_are_those_of_eval(tmp_path):
     """Rows without an id are called by their number, NAME=FILE is the benchmark, double ids carry their number."""
     one = write(tmp_path / "one.jsonl", [{"problem": "First?", "answer": "1"}, {"problem": "Second?", "answer": "2"}])
@@ -465,6 +565,68 @@ def test_ids_are_those_of_eval(tmp_path):
     rows = read(tmp_path / "out" / "sft.jsonl")
     assert [row["messages"][0]["content"] for row in rows] == ["First?", "Second?", "Third?", "Y?"]
     assert "that of several problems" in read(tmp_path / "out" / "removed.jsonl")[0]["why"]
+
+
+def test_sources_are_called_as_by_eval(tmp_path):
+    file = write(tmp_path / "a.b.jsonl", [problem("a")])
+    for entry in ("owner/Set-1.5:sub:train", "owner/set::train", f"x={file}", "x=owner/set:sub:train", file, str(tmp_path)):
+        assert [shards.named(f" {entry} ,")[0][0]] == [read_benchmark(entry, "data")[0]]
+
+
+def test_traces_of_another_benchmark_find_no_problem(tmp_path):
+    """A teacher was asked two files whose rows have no ids, one of them is curated: row 0 of the other got this one's prompt."""
+    problems = write(tmp_path / "math.jsonl", [{"problem": "First?", "answer": "1"}, {"problem": "Second?", "answer": "2"}])
+    traces = [trace("0", 0, "mine") | {"benchmark": "math"}, trace("0", 0, "other") | {"benchmark": "code"},
+              {"id": "1", "response": "bare"}]
+    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", traces), problems=problems, filters="truncated", outputs="sft",
+                        output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    kept = [[message["content"] for message in row["messages"]] for row in read(tmp_path / "out" / "sft.jsonl")]
+    assert kept == [["First?", "mine"], ["Second?", "bare"]]
+    assert "benchmark 'code' is none of the problems (math); " in read(tmp_path / "out" / "removed.jsonl")[0]["why"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_traces_keep_their_own_prompt(tmp_path, own):
+    """Prompts that differ in case, indentation, system message or an earlier answer are not one problem."""
+    turns = lambda *texts, system="": [{"role": "system", "content": system}] * bool(system) + [
+        {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
+    prompts = [turns("A = 3, a = 5. What is A?"), turns("A = 3, a = 5. What is a?"), turns("if x:\n    f()\ng()"),
+               turns("if x:\n    f()\n    g()"), turns("Hi?"), turns("Hi?", system="Be rude."), turns("One?", "yes", "Why?"),
+               turns("One?", "no", "Why?")]
+    rows = [{"messages": [*prompt, *turns("", f"answer {i}")[1:]]} for i, prompt in enumerate(prompts)] * 2
+    problems = write(tmp_path / "p.jsonl", [{"id": f"p{i}", "prompt": prompt} for i, prompt in enumerate(prompts)]) if own else ""
+    cfg = curate.Config(generations=write(tmp_path / "g.jsonl", rows), problems=problems, filters="truncated", outputs="sft",
+                        output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    found = read(tmp_path / "out" / "sft.jsonl")
+    assert [row["messages"] for row in found] == [row["messages"] for row in rows]
+    assert [row["sample"] for row in found] == [0] * 8 + [1] * 8
+
+
+def test_ids_of_rows_from_several_files_differ(tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", [{"prompt": f"{name}?", "response": name}]) for name in "xy"]
+    cfg = curate.Config(generations=",".join(files), filters="truncated", outputs="sft", output_dir=str(tmp_path / "out"), workers=1)
+    curate.curate(curate.check_config(cfg))
+    assert [row["id"] for row in read(tmp_path / "out" / "sft.jsonl")] == ["x/0", "y/0"]
+
+
+@pytest.mark.parametrize("change", ["grows", "order"])
+def test_generations_that_change_meanwhile(tmp_path, monkeypatch, change):
+    """An evaluation that still runs appends, and sorts at its end: a response was written under another problem's prompt."""
+    one, two = tmp_path / "one.jsonl", write(tmp_path / "two.jsonl", [trace("c", 0, "of c")])
+    rows = [trace("a", 0, "of a"), trace("b", 0, "of b")]
+    write(one, rows)
+    cfg = curate.Config(generations=f"{one},{two}", filters="truncated", output_dir=str(tmp_path / "out"), workers=1,
+                        problems=write(tmp_path / "problems.jsonl", [problem(name) for name in "abc"]))
+    apply = curate.apply
+    def changed(*args):
+        write(one, [*rows, trace("a", 1, "more of a")] if change == "grows" else rows[::-1])
+        return apply(*args)
+    monkeypatch.setattr(curate, "apply", changed)
+    with pytest.raises(OSError, match="gave other rows when it was read again"):
+        curate.curate(curate.check_config(cfg))
+    assert not (tmp_path / "out" / "sft.jsonl").exists()
 
 
 def test_generations_of_other_tools(tmp_path):
@@ -520,7 +682,7 @@ def many(tmp_path: Path, prompts: int = 300, samples: int = 8, length: int = 60)
     traces = [trace(f"p{i}", s, f"<think>{thought()}</think>{s % 3}", rng.random() < 0.5)
               for i in range(prompts) for s in range(samples)]
     benchmark = write(tmp_path / "b.jsonl", [{"problem": "How much is 5 and 6?", "answer": 11}])
-    return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "p.jsonl", problems),
+    return ["--generations", write(tmp_path / "g.jsonl", traces), "--problems", write(tmp_path / "problems.jsonl", problems),
             "--benchmarks", benchmark, "--filters", "duplicate_prompts", "decontaminate", "think", "repetition",
             "language", "correctness", "per_prompt", "quotas", "pass_rate", "--keep", "right_easy", "--max_traces", "3",
             "--quotas", "s1=100"]

@@ -63,6 +63,13 @@ def test_a_grid_in_the_tests_of_a_program_is_no_solution_of_gsm8k():
     assert truth_of({"answer": "6*7=<<6*7=42>>42\n#### 1,042"}) == "1042"
 
 
+@pytest.mark.parametrize("said, truth", [("1,042", "1042"), ("-1,000,000.5", "-1000000.5"), ("$1,042", "$1042"), ("7", "7"),
+                                         ("(1,2)", "(1,2)"), ("1,2", "1,2"), ("[10,200)", "[10,200)"), ("f(x,y)", "f(x,y)")])
+def test_commas_of_thousands_go_and_others_stay(said, truth):
+    """Of a point after #### the comma went too, and (12) was the ground truth."""
+    assert truth_of({"question": "?", "answer": f"So it is.\n#### {said} "}) == truth
+
+
 @pytest.mark.slow
 def test_math_answers_equal_themselves_and_no_other(pool):
     golds = [truth(row) for row in rows("mathsub")] + [row["answer"] for row in rows("hmmt") + rows("math500")]
