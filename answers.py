@@ -74,7 +74,7 @@ def extract_answer(response: str) -> str:
     text = after_thinking(response)
     if found := boxes(text):
         return found[0]
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?", tail_of(text))
+    numbers = re.findall(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?", tail_of(text))
     return numbers[-1].rstrip(",") if numbers else ""
 
 

@@ -162,6 +162,7 @@ def test_extract_answer_and_equal_answers():
     assert extract_answer("\\boxed{1} and later on \\boxed{ 2 }.") == "2"
     assert extract_answer("\\boxed{\\boxed{7}}") == "7"
     assert extract_answer("so it is 1,234.5 then") == "1,234.5" and extract_answer("3/4, I think") == "3/4"
+    assert extract_answer("the chance is .5.") == ".5" and extract_answer("from 1.25 to -.75") == "-.75"
     assert extract_answer("no idea") == "" and extract_answer("") == ""
     for gold, answer, equal in [("0.5", "\\frac{1}{2}", True), ("x+1", "1+x", True), ("5", " 5", True), ("5", "6", False), ("(1,2)", "(2,1)", False)]:
         assert score("math_verify", f"\\boxed{{{answer}}}", gold).correct == equal
