@@ -106,7 +106,7 @@ def main() -> None:
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
         if "frac" in name:
-            axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=1))
+            axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     axes[0, 0].legend()
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(f"{args.out}.png", dpi=100)

@@ -294,6 +294,34 @@ def test_clipping_of_a_real_model_is_that_of_the_runs():
     assert f"{100 * (sum(correct[1]) - sum(correct[0])) / len(correct[0]):.1f} ± 2.0 points fewer" in said
 
 
+def test_clipping_at_half_the_rate_is_that_of_the_runs():
+    """Each number of its paragraph, from what the runs wrote; the error of the difference over prompts."""
+    folder = ROOT / "results/qwen_coder_mbpp_clipping_4e5"
+    read = lambda loss, name: [json.loads(line) for line in (folder / loss / name).read_text().splitlines()]
+    gppo, clip = (read(loss, "metrics.jsonl") for loss in ("gppo", "clip_higher"))
+    said = " ".join(PAGES["docs/real_models.md"].split("**At half that rate")[1].split("\n\n")[0].split())
+    steps = len(clip)  # GPPO was given one more
+    assert len(gppo) >= steps and f"{steps} steps" in said
+    gppo = gppo[:steps]
+    for key, scale, form in (("clip_frac_low", 100, "{:.1f} to {:.1f} %"), ("clip_frac_high", 100, "{:.1f} to {:.1f} %")):
+        for rows in (gppo, clip):
+            later = [scale * row[key] for row in rows[2:]]  # after the warm-up
+            assert form.format(min(later), max(later)) in said, (key, form.format(min(later), max(later)))
+    assert f"{max(r['approx_kl'] for r in gppo):.2g} and {max(r['approx_kl'] for r in clip):.2g}" in said
+    assert f"from {gppo[0]['entropy']:.2f} to {gppo[-1]['entropy']:.2f} and {clip[-1]['entropy']:.2f}" in said
+    shares = []
+    for loss in ("gppo", "clip_higher"):
+        groups: dict = {}
+        for row in read(loss, "rewards.jsonl"):
+            groups.setdefault((row["step"], row["group"]), []).append(row["correct"])
+        shares.append({key: 100 * statistics.mean(right) for key, right in groups.items() if key[0] <= steps})
+    assert shares[0].keys() == shares[1].keys() and len(shares[0]) == 16 * steps
+    for first in (1, steps - 4):
+        pairs = [share - shares[1][key] for key, share in shares[0].items() if key[0] >= first]
+        text = f"{statistics.mean(pairs):+.1f} ± {statistics.stdev(pairs) / len(pairs) ** 0.5:.1f}"
+        assert text in said, text
+
+
 @pytest.mark.slow
 def test_plans_shown_are_the_commands_output():
     page = PAGES["docs/scaling.md"]
