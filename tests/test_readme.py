@@ -275,6 +275,15 @@ def test_real_models_rows_are_those_of_the_results(folder, row, readme, page):
     assert all(text.format(*shown) in said for text in ("{0} %", "{1} %", page))
 
 
+@pytest.mark.parametrize("file", ["qwen_coder_gsm8k_longer/eval_base", "qwen_coder_gsm8k_own/eval_after_sft"])
+def test_starts_of_rl_on_gsm8k_are_those_of_the_results(file):
+    found = next(iter(json.loads((ROOT / "results" / f"{file}.json").read_text()).values()))["per_problem"]
+    shares = [100 * right / n for right, n in found.values()]
+    text = f"{statistics.mean(shares):.1f} ± {statistics.stdev(shares) / len(shares) ** 0.5:.1f} %"
+    assert len(shares) == 300 and text in PAGES["docs/real_models.md"]
+    assert text in next(line for line in README.splitlines() if line.startswith("| the same, 300 GSM8K"))
+
+
 def test_clipping_of_a_real_model_is_that_of_the_runs():
     """Each number of its paragraph, from what the runs wrote."""
     logs = {loss: [json.loads(line) for line in (ROOT / "results/qwen_coder_mbpp_clipping" / loss / "metrics.jsonl").read_text().splitlines()]
