@@ -167,8 +167,7 @@ class HeadLogprobs(torch.autograd.Function):
             hidden, weight = hidden.to(autocast), weight.to(autocast)
         ctx.bf16 = device == "cpu" and autocast == torch.bfloat16
         logprobs, lse, entropy, sums = hidden.new_empty(4, len(targets), dtype=torch.float32)
-        frozen = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
-        slope = torch.empty_like(hidden) if frozen else None  # d logprob/d hidden·τ
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[:2] == (True, False) else None  # d logprob/d hidden·τ
         with torch.autocast(device, enabled=False), onednn(ctx.bf16):
             for part, logits in HeadLogprobs.chunks(hidden, weight, temperature, chunk):
                 # the entropy needs exp(x) beside x: for 8M logits at a time (55 tokens of Qwen3)
@@ -184,11 +183,11 @@ class HeadLogprobs(torch.autograd.Function):
                     torch.add(total.log(), top.squeeze(-1), out=log_sum)
                     if with_entropy:
                         torch.sub(total.log(), e.mul_(x).sum(-1) / total, out=h)
-                if frozen:
+                if slope is not None:
                     x, total = logits.exp_() if with_entropy else logits, sums[part, None]  # p is x / total
                     x.scatter_add_(-1, targets[part, None], -total)
                     torch.mm(x.to(hidden.dtype), weight.to(hidden.dtype), out=slope[part]).div_(-total)
-        ctx.save_for_backward(*((slope,) if frozen else (hidden, weight, targets, lse)))
+        ctx.save_for_backward(*((hidden, weight, targets, lse) if slope is None else (slope,)))
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -196,8 +195,7 @@ class HeadLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, _):
         if not ctx.needs_input_grad[1]:
-            (slope,) = ctx.saved_tensors
-            return (slope * (grad[:, None] / ctx.temperature)).to(ctx.dtypes[0]), *[None] * 5
+            return (ctx.saved_tensors[0] * (grad[:, None] / ctx.temperature)).to(ctx.dtypes[0]), *[None] * 5
         hidden, weight, targets, lse = ctx.saved_tensors
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False), onednn(ctx.bf16):
