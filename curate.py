@@ -6,8 +6,8 @@
 
 generations: rows of eval.py {"id", "sample", "response", "finish_reason", "tokens", "correct"} or of another tool {"id"
 or a prompt, "response" or messages}; what has no "correct" is scored first by eval.py --score_only. problems: rows with
-a prompt (rows.py), FILE or NAME=FILE. A trace belongs to the problem with its prompt, else with its id: in the FILE
-called as its "benchmark", if it has one. A problem without an id has its number.
+a prompt (klear/rows.py), FILE or NAME=FILE. A trace belongs to the problem with its prompt, else with its id: in the
+FILE called as its "benchmark", if it has one. A problem without an id has its number.
 
 output_dir: sft.jsonl {"id", "sample", "source", "messages", "tokens", "correct"}; rl.jsonl, RL rows as published;
 removed.jsonl {"id", "sample", "filter", "why"}, a line for every trace not in sft.jsonl and every prompt (sample null)
@@ -37,15 +37,14 @@ from typing import Literal
 
 from tqdm import tqdm
 
-import curation_page
-import answers
 import rewards
-from curation_index import Problem, Trace, find, load, load_benchmarks, shared
-from folders import refuse_others, take
-from rows import asked, on_hub, truth_of
+from klear import answers, curation_page
+from klear.curation_index import Problem, Trace, find, load, load_benchmarks, shared
+from klear.folders import refuse_others, take
+from klear.rows import asked, on_hub, truth_of
+from klear.shards import in_parallel, named, parts, read_part
+from klear.texts import digest, first_of_each, folded, language_of, most_repeated, near_first, same_language
 from runs import Amount, Count, Names, Seed, Share, die, one_line, read_config
-from shards import in_parallel, named, parts, read_part
-from texts import digest, first_of_each, folded, language_of, most_repeated, near_first, same_language
 
 
 # ------------------------------------------------------------------------------------------------------------ config

@@ -9,13 +9,13 @@
         # "response" or "messages", "answer" or "ground_truth"}, or only {"id", "response"} with --data BENCHMARK
     python eval.py --compare runs/a runs/b                            # paired difference of two evaluations
 
-`data` is a list of benchmark names (BENCHMARKS in rows.py), files (JSONL, Parquet), folders of files, hub names,
-toy:math, toy:code, or NAME=PATH: a local copy that counts as that benchmark. Rows (see rows.py): {"messages" | "prompt"
-| "problem" | "question", "answer"}, LiveCodeBench's, and RL rows {"data_source", "prompt", "reward_model"}.
+`data` is a list of benchmark names (BENCHMARKS in klear/rows.py), files (JSONL, Parquet), folders of files, hub names,
+toy:math, toy:code, or NAME=PATH: a local copy that counts as that benchmark. Rows (see klear/rows.py): {"messages" |
+"prompt" | "problem" | "question", "answer"}, LiveCodeBench's, and RL rows {"data_source", "prompt", "reward_model"}.
 
 output_dir: config.yaml (the settings; other settings are refused), generations.jsonl (a row per sample, appended as it
 goes; a stopped run continues there), results.json, results.png, report.html (self-contained, every sample one click
-away). What is measured, and its error bars, stand in scores.py.
+away). What is measured, and its error bars, stand in klear/scores.py.
 
 Differs from the paper: its prompts for code are not published; the LiveCodeBench prompt is LiveCodeBench's in content.
 """
@@ -46,15 +46,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from tqdm import tqdm
 
-import report
 import rewards
 import toy
-from folders import read_settings, take
-from rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
+from klear import report
+from klear.folders import read_settings, take
+from klear.rows import (ask, livecodebench_tests, prompt_of, read_benchmark, read_source, render, responses_of, row_id,
                   truth_of, without_think)
+from klear.scores import SETTINGS, compare, markdown, same_answers, summarise, table
 from runs import (DISK_ERRORS, Amount, Count, Names, NonNegative, Positive, Seed, Share, catch_signals, die,
                   last_line, one_line, read_config, seed_of, signals)
-from scores import SETTINGS, compare, markdown, same_answers, summarise, table
 
 # policy.py, torch, transformers and vLLM are imported where an engine needs them: score_only, compare and the reward
 # workers start without.
@@ -365,7 +365,7 @@ class HFEngine:
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        from sampling import SeededSampler
+        from klear.sampling import SeededSampler
 
         cfg, model = self.cfg, self.model
         stop = StoppingCriteriaList([lambda ids, _, **__: torch.full((len(ids),), bool(signals), device=ids.device)])
@@ -400,7 +400,7 @@ class VLLMEngine:
         import torch
 
         from policy import pick_dtype
-        from sampling import vllm_options
+        from klear.sampling import vllm_options
 
         device = vllm_options(torch.cuda.is_available(), max_len) or dict(gpu_memory_utilization=cfg.gpu_memory)
         from vllm import LLM

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from layout import APART, can_share
+from klear.layout import APART, can_share
 from runs import die, one_line, rank
 
 disable_progress_bar()  # transformers' own bars for every file would drown ours
@@ -225,7 +225,7 @@ class Policy(nn.Module):
 
     def forward(self, batch: dict, chunk: int, temperature: float = 1.0, entropy: bool = False):
         """Log-probabilities and entropies (nats), (N,) fp32 each, of the N tokens batch["targets"]; batch["index"] are
-        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (layout.py)."""
+        the flat positions of input_ids (rows, length) that predict them; rows may share a prefix (klear/layout.py)."""
         rows = {"input_ids", "position_ids", "attention_mask", *APART} & batch.keys()
         states = self.lm.base_model(**{key: batch[key] for key in rows}, use_cache=False).last_hidden_state
         hidden = states.flatten(0, 1)[batch["index"]]  # (N, D)

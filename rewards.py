@@ -58,10 +58,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import answers
 import sandbox
-from answers import (Reward, Tests, after_thinking, as_box, boxes, check_math, in_plain_types, kind_of, plain_verdict,
-                     program_of, tests_of)
+from klear import answers
+from klear.answers import (Reward, Tests, after_thinking, as_box, boxes, check_math, in_plain_types, kind_of,
+                           plain_verdict, program_of, tests_of)
 
 extract_answer, _chosen = answers.extract_answer, answers._chosen
 WORKER_MEMORY_MB = 2048  # address space while math_verify runs: a huge power ends in MemoryError

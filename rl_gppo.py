@@ -57,16 +57,16 @@ from transformers import DynamicCache
 
 import rewards
 import toy
-from folders import open_output
-from layout import distinct, lay_apart, lay_out, worth_sharing
-from lora import base_alone, plain_weights
+from klear.folders import open_output
+from klear.layout import distinct, lay_apart, lay_out, worth_sharing
+from klear.lora import base_alone, plain_weights
+from klear.ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
+from klear.rows import ask, prompt_of, read_rows, render, truth_of, without_think
+from klear.sampling import SeededSampler, vllm_options
 from policy import Policy, load_policy, load_tokenizer, plan_microbatches, size_of
-from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final, spread
-from rows import ask, prompt_of, read_rows, render, truth_of, without_think
 from runs import (Amount, Count, Names, NonNegative, Positive, Seed, Share, Stop, append_jsonl, catch_signals,
                   cores_per_rank, die, draw_curves, frame, next_rows, one_line, rank, read_config, seed_of, signals,
                   stopped, wait_for, write_config)
-from sampling import SeededSampler, vllm_options
 
 
 # -------------------------------------------------------------------------------------------------------------- config
@@ -299,7 +299,7 @@ thaw = lambda rows: [Sample(**row | {"prompt": Prompt(**row["prompt"])}) for row
 
 
 def load_prompts(spec: str, knob: str, tokenizer, cfg: Config) -> list[Prompt]:
-    """Rows of any format of rows.py with a data_source, rendered by the chat template and tokenized."""
+    """Rows of any format of klear/rows.py with a data_source, rendered by the chat template and tokenized."""
     prompts, training = [], knob == "train_file"
     toy_rows = lambda kind: toy.rl_rows(kind, *((4096, cfg.seed, "train") if training else (500, 0, "eval")))
     for where, row in read_rows(spec, knob, "train" if training else "test", toy_rows):
@@ -603,7 +603,8 @@ def split_minibatches(samples: list[Sample], cfg: Config, step: int) -> list[lis
 
 def collate(samples: list[Sample], packed: bool, device, pad_id: int, shared: bool = False) -> dict[str, Tensor]:
     """Tensors of a micro-batch of B samples with at most T response tokens (N in all): a row each, all in one row if
-    packed, or prompts apart if shared (layout.py). An empty micro-batch gets one token that no mask lets through."""
+    packed, or prompts apart if shared (klear/layout.py). An empty micro-batch gets one token that no mask lets
+    through."""
     real = float(bool(samples))
     wrong = rewards.Reward(0.0, False, "wrong")
     samples = samples or [Sample(Prompt([pad_id], "", "", ""), 0, [pad_id], [0.0], False, wrong)]

@@ -18,12 +18,12 @@ Why the program cannot forge a verdict.
 - stdin, stdout, stderr and the code travel as memory files that the caller makes and whose descriptors pass THROUGH the
   zygote unread: no input, output or expected value of any test is ever in the zygote's memory, so no child inherits
   one. Expected outputs stay with the caller, which compares after the program is dead.
-- Function, class and pytest tests run in TWO children that share one socket (sandbox_judge.py). The verifier holds the
+- Function, class and pytest tests run in TWO children that share one socket (klear/judge). The verifier holds the
   test and its expected values; the program's child serves calls. Whatever a program does to its side (patched builtins,
   sys.exit, os._exit, writes to the socket, frame walks, gc searches, ctypes) changes only what it claims to have
   returned, and the verifier's exit code decides alone, after the whole test ran. The other design, test and program in
   one process, would give CPython's verdict for every test and nothing against a program that looks for the expected
-  value or patches `assert`; so the split stayed, and was made identity-preserving instead: sandbox_judge.py says how,
+  value or patches `assert`; so the split stayed, and was made identity-preserving instead: klear/judge says how,
   what is trusted, and what a forger could gain.
 - A test that never called the program is no pass. What the program does to the verifier (endless answers, callbacks
   that never return) is the program's `timeout`; its wall clock runs only while the verifier waits for it.
@@ -71,7 +71,11 @@ from typing import Any, NamedTuple
 
 if "--zygote" in sys.argv:  # python -P does not look beside this file
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from sandbox_judge import MODULES, PASS, WRONG, Peer, analyse, content_kinds, never_calls, prelude, verify  # noqa: E402
+from klear.judge.channel import PASS, WRONG, Peer  # noqa: E402
+from klear.judge.contents import content_kinds  # noqa: E402
+from klear.judge.names import analyse, never_calls  # noqa: E402
+from klear.judge.prelude import MODULES, prelude  # noqa: E402
+from klear.judge.verifier import verify  # noqa: E402
 
 LAYERS = ("user_namespace", "private_root", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace",
           "seccomp", "landlock", "no_new_privs", "capabilities_dropped", "unprivileged_id", "rlimits",

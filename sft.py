@@ -39,11 +39,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import toy
-from folders import make_partial, open_output, put_in_place
-from layout import lay_out
+from klear.folders import make_partial, open_output, put_in_place
+from klear.layout import lay_out
+from klear.ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
+from klear.rows import as_messages, messages_of, read_rows, stamps_of
 from policy import finish_generation_config, load_policy, load_tokenizer, plan_microbatches, size_of
-from ranks import Run, load_checkpoint, make_run, save_checkpoint, save_final
-from rows import as_messages, messages_of, read_rows, stamps_of
 from runs import (Amount, Count, Names, NonNegative, Positive, Seed, Share, Stop, append_jsonl, catch_signals, die,
                   draw_curves, frame, one_line, rank, read_config, stopped, wait_for, write_config)
 

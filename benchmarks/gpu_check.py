@@ -38,7 +38,7 @@ import rl_gppo  # noqa: E402
 import runs  # noqa: E402
 import toy  # noqa: E402
 from policy import HeadLogprobs, Policy  # noqa: E402
-from ranks import Run  # noqa: E402
+from klear.ranks import Run  # noqa: E402
 
 PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dense FLOP/s, data sheets
 SIZES = {  # Qwen3-0.6B as published; and one that a CPU can do

@@ -37,7 +37,7 @@ def side(args, rank: int) -> None:
 
     import rl_gppo
     from policy import load_policy, load_tokenizer
-    from ranks import make_run
+    from klear.ranks import make_run
     from rewards import Reward
 
     torch.set_num_threads(os.cpu_count())

@@ -24,7 +24,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import rl_gppo  # noqa: E402  (the root is known only now)
 from policy import Policy  # noqa: E402
-from ranks import Run  # noqa: E402
+from klear.ranks import Run  # noqa: E402
 from rewards import Reward  # noqa: E402
 
 SHORTEST, LONGEST = 16, 2048

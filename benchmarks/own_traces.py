@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from rows import prompt_of, truth_of  # noqa: E402
+from klear.rows import prompt_of, truth_of  # noqa: E402
 
 
 def main() -> None:

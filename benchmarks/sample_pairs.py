@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from rows import prompt_of  # noqa: E402
+from klear.rows import prompt_of  # noqa: E402
 
 
 def lines(path: str) -> list[dict]:

@@ -661,7 +661,7 @@ for name, code in {"through __dict__": "def f(m): m.__dict__['assert_called_once
 against("tool: a method of the test's object through __dict__", "the test's object keeps its methods", "def f(judge):\n    judge.__dict__['ok'] = lambda v: True\n    return 0\n",
         functional="class Judge:\n    def ok(self, v):\n        return v == 10\nj = Judge()\nassert j.ok(f(j))")
 search("its own file, where the test names inspect", "import inspect\ndef f(x): return look(open('solution.py').read(), *(open(n).read() for n in __import__('os').listdir('.') if n.endswith('.py')))\n", "apc")
-REACH = "import importlib.machinery, sandbox_judge\nfrom pathlib import Path\ndef f(x):\n    p = sandbox_judge.PEER\n{}    return 0\n"
+REACH = "import importlib.machinery\nfrom klear.judge import standins\nfrom pathlib import Path\ndef f(x):\n    p = standins.PEER\n{}    return 0\n"
 forge("request: the verifier's own import", "the program asks for what the test handed out, not for a class that it names", REACH.format(
     "    with open('evil.py', 'w') as o: o.write('import os; os._exit(42)')\n    find = p.request('getattr', importlib.machinery.PathFinder, 'find_spec')\n"
     "    p.request('getattr', p.request('getattr', find('evil', ['/box/tmp', '/box']), 'loader'), 'load_module')('evil')\n"), "akpmurcx")
@@ -669,32 +669,32 @@ forge("request: the test's file through a path", "the program asks for what the 
     "    import re\n    text = p.request('getattr', Path('/verifier/test_solution.py'), 'read_text')()\n    found = dict(re.findall(r'f\\((\\d)\\) == (\\d+)', text))\n"
     "    return int(found[str(x)])\n"), "pm")
 forge("request: a conftest.py through a path", "the program asks for what the test handed out, not for a value that it makes",
-      "import sandbox_judge\nfrom pathlib import Path\nold = sandbox_judge.Peer.do_hello\ndef hello(self, flags):\n    old(self, flags)\n"
-      "    self.request('getattr', Path('/verifier/conftest.py'), 'write_text')('import os; os._exit(42)')\nsandbox_judge.Peer.do_hello = hello\ndef f(x): return 0\n", "pmx")
+      "from klear.judge import channel, standins\nfrom pathlib import Path\nold = channel.Peer.do_hello\ndef hello(self, flags):\n    old(self, flags)\n"
+      "    self.request('getattr', Path('/verifier/conftest.py'), 'write_text')('import os; os._exit(42)')\nchannel.Peer.do_hello = hello\ndef f(x): return 0\n", "pmx")
 TAKE = """
-import sandbox_judge
-got, old = [], sandbox_judge.Peer.surround
+from klear.judge import channel, standins
+got, old = [], channel.Peer.surround
 def surround(self, more):
     got.extend(self.unpack(v[0]) for m, n, v in more.pop("patch", ()) if v)
     return old(self, more)
-sandbox_judge.Peer.surround = surround
+channel.Peer.surround = surround
 def f(x):
-    p = sandbox_judge.PEER
+    p = standins.PEER
     if not got:
-        p.flags["patched"].append(["sandbox_judge", "__setattr__"])
+        p.flags["patched"].append(["klear.judge.verifier", "__setattr__"])
         for _ in range(3): p.request("getattr", p.flags, "get")
         got[0]("WRONG", 42), got[0]("ERROR", 42)
     return 0
 """
 forge("flags: the verifier's, changed by the program", "the program has a copy of them", TAKE, "akpsmurcx")
-against("flags: a loop that may end early", "the program has a copy of them", "import sandbox_judge\ndef f(x):\n    sandbox_judge.PEER.flags['stops'].append([0, 10 ** 9])\n    raise StopIteration\n",
+against("flags: a loop that may end early", "the program has a copy of them", "from klear.judge import channel, standins\ndef f(x):\n    standins.PEER.flags['stops'].append([0, 10 ** 9])\n    raise StopIteration\n",
         functional="assert all(map(f, [True, 3]))")
 RAISES = """
-import sandbox_judge
-old = sandbox_judge.Peer.send
+from klear.judge import channel, standins
+old = channel.Peer.send
 def send(self, kind, operation, args, kwargs, trace=""):
     return old(self, kind, operation, ({},) if kind == "raise" else args, kwargs, trace)
-sandbox_judge.Peer.send = send
+channel.Peer.send = send
 def f(x): raise ValueError
 """
 forge("message: a class raised", "what a program raises is an error, not a class of errors", RAISES.format("SystemExit"), "akpuc")
@@ -702,16 +702,17 @@ against("message: a class that ends a loop", "what a program raises is an error,
 against("message: a class that ends a loop, pytest", "what a program raises is an error, not a class of errors", RAISES.format("StopIteration"),
         pytest="from solution import f\n\ndef test_f():\n    for got, want in zip(map(f, [3, 4]), [10, 12]):\n        assert got == want\n")
 SEED = """
-import random, sandbox_judge
+import random
+from klear.judge import channel
 random.seed(5)
-state, old = random.getstate(), sandbox_judge.Peer.surroundings
+state, old = random.getstate(), channel.Peer.surroundings
 want = {}
 def surroundings(self):
     random.setstate(state)
     more = old(self)
     more["seed"] = [[state[0], list(state[1]), state[2]], None]
     return more
-sandbox_judge.Peer.surroundings = surroundings
+channel.Peer.surroundings = surroundings
 random.setstate(state)
 answer = sorted(random.randint(0, 99) for _ in range(5))
 def srt(xs): return list(answer)
@@ -771,7 +772,7 @@ for name, code, test in [("a list", "class L(list): size = 1\ndef f(x): return L
     against(f"empty array: {name} with a size of its own", "nothing is not close to something", "import numpy as np\n" + code, functional=f"import numpy as np\nassert {test}")
 against("assert: a TypeError in it, swallowed", "a failed assert is final", "def f(cb):\n    try: cb(None)\n    except TypeError: pass\n",
         functional="seen = []\ndef cb(x):\n    seen.append(1)\n    assert x > 5\nf(cb)\nassert seen")
-against("assert: in a task whose result nobody asks for", "a failed assert is final", "import sandbox_judge\ndef run(c):\n    p = sandbox_judge.PEER\n    t = p.request('task', c)\n    while not p.request('pump', t): pass\n",
+against("assert: in a task whose result nobody asks for", "a failed assert is final", "from klear.judge import channel, standins\ndef run(c):\n    p = standins.PEER\n    t = p.request('task', c)\n    while not p.request('pump', t): pass\n",
         functional="seen = []\nasync def cb():\n    seen.append(1)\n    assert 1 == 2\nrun(cb())\nassert seen")
 COUNTS = "from collections import Counter\nclass C(Counter):\n    def __getitem__(self, k): return 1\n{}def f(x): return C()\n"
 against("counts: of a Counter that is empty", "what a Counter holds decides", COUNTS.format("    def __iter__(self): return iter(())\n"), functional="from collections import Counter\nassert Counter('abc') == f(3)")

@@ -16,11 +16,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import forked
 import plan
-import ranks
+from klear import ranks
 import rl_gppo
 import toy
 from policy import Policy
-from ranks import Run
+from klear.ranks import Run
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample
 from runs import read_config

@@ -16,8 +16,8 @@ import pytest
 
 import curate
 import rewards
-import shards
-from rows import messages_of, prompt_of, read_benchmark, read_rows, truth_of
+from klear import shards
+from klear.rows import messages_of, prompt_of, read_benchmark, read_rows, truth_of
 
 ROOT = Path(__file__).parent.parent
 CFG = curate.Config()

@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import lora
-import ranks
+from klear import lora
+from klear import ranks
 import forked
 import rl_gppo
 import runs
@@ -28,7 +28,7 @@ import toy
 from policy import Policy, load_policy
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample
-from ranks import Run
+from klear.ranks import Run
 
 ROOT = Path(__file__).parent.parent
 

@@ -33,11 +33,11 @@ import livecodebench_problems as lcb  # noqa: E402
 
 import eval as ev  # noqa: E402
 import forked  # noqa: E402
-import report  # noqa: E402
+from klear import report  # noqa: E402
 import rewards  # noqa: E402
-import scores  # noqa: E402
+from klear import scores  # noqa: E402
 import toy  # noqa: E402
-from sampling import SeededSampler  # noqa: E402
+from klear.sampling import SeededSampler  # noqa: E402
 from runs import read_config  # noqa: E402
 
 

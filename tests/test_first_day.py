@@ -16,9 +16,9 @@ from safetensors import safe_open
 import eval as ev
 import forked
 import policy
-import ranks
+from klear import ranks
 import rl_gppo
-import rows
+from klear import rows
 import runs
 import sft
 import toy

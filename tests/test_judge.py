@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sandbox
-import sandbox_judge
+from klear.judge.names import program_names
 
 sys.path.insert(0, str(Path(__file__).parent))
 import corpus_objects  # noqa: E402
@@ -138,4 +138,4 @@ def test_ground_truths_that_cannot_call_the_program_are_refused():
     ("from math import *\nassert f(factorial(3)) == 6", {"f"}), ("try: f()\nexcept ValueError as e: print(e)", {"f"}), ("def check(g): pass\ncheck(merge)", {"merge"}),
     ("global g\ndef h():\n    global g\n    g = 3\nassert f(g) == [x for x in range(3)]", {"f"}), ("from solution import f\nassert f(len) == max", set())])
 def test_names_by_scopes(test, owned):
-    assert sandbox_judge.program_names(test) == owned
+    assert program_names(test) == owned

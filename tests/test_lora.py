@@ -11,8 +11,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import forked
-import lora
-import ranks
+from klear import lora
+from klear import ranks
 import rl_gppo
 import toy
 from policy import Policy, load_policy

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 import forked
-import ranks
+from klear import ranks
 import rl_gppo
 import runs
 import toy

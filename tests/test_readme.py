@@ -133,7 +133,7 @@ def test_every_recipe_belongs_to_a_stage(monkeypatch):
 
 def test_every_file_named_exists():
     for page, text in PAGES.items():
-        names = re.findall(r"(?<![\w./-])((?:recipes|figures|benchmarks|docs|tests)/[\w./-]+\.\w+)", text)
+        names = re.findall(r"(?<![\w./-])((?:recipes|figures|benchmarks|docs|tests|klear)/[\w./-]+\.\w+)", text)
         names += re.findall(r"`([a-z_]+\.py)`", text) + re.findall(r"`(requirements[\w-]*\.txt)`", text)
         assert names or page != "README.md"
         missing = {name for name in names if not (ROOT / name).exists()} - {"my_rewards.py", "solution.py"}
@@ -143,6 +143,7 @@ def test_every_file_named_exists():
 
 def test_every_file_of_ours_is_named():
     assert not {path.name for path in ROOT.glob("*.py") if f"[`{path.name}`]({path.name})" not in README}
+    assert not {path.name for path in (ROOT / "klear").glob("*.py") if f"`klear/{path.name}`" not in README}
 
 
 def slug(heading: str) -> str:

@@ -20,9 +20,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import folders
+from klear import folders
 import forked
-import ranks
+from klear import ranks
 import rl_gppo
 import runs
 import toy

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from math_triples import hanging_triples, house_triples, triples
 
-import answers
+from klear import answers
 import rewards
 import sandbox
 from rewards import Job, Reward, RewardPool, Verifier, check, extract_answer, score

@@ -11,7 +11,7 @@ import yaml
 from transformers import Qwen3Config, Qwen3NextConfig
 
 import plan
-import ranks
+from klear import ranks
 import rl_gppo
 import runs
 import toy

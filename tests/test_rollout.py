@@ -21,8 +21,8 @@ import toy
 from policy import Policy, load_policy, load_tokenizer
 from rewards import Reward
 from rl_gppo import Config, HFRollout, Prompt, Sample, VLLMRollout, collate, seed_of, token_logprobs
-from ranks import Run
-from sampling import SeededSampler, vllm_options
+from klear.ranks import Run
+from klear.sampling import SeededSampler, vllm_options
 
 ROOT = Path(__file__).parent.parent
 

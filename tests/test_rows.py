@@ -9,7 +9,7 @@ import pytest
 import eval as ev
 import rewards
 import sft
-from rows import truth_of
+from klear.rows import truth_of
 
 ROWS = Path(__file__).parent / "rows"
 THINK = "<think>hm</think>\n"

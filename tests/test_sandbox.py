@@ -410,7 +410,7 @@ def largest(pairs): return max(p.total() for p in pairs)
 
 CALLBACK_ATTACK = """
 import sys
-peer = sys.modules['sandbox_judge'].PEER
+peer = sys.modules['klear.judge.standins'].PEER
 def f(g, node, x):
     won = []
     def attack(operation, *args):

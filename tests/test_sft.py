@@ -20,15 +20,15 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-import folders
+from klear import folders
 import forked
-import ranks
-import rows
+from klear import ranks
+from klear import rows
 import runs
 import sft
 import toy
 from policy import HeadLogprobs, Policy, finish_generation_config, plan_microbatches
-from ranks import Run
+from klear.ranks import Run
 
 ROOT = Path(__file__).parent.parent
 ENV = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "OMP_NUM_THREADS": "1"}

@@ -17,13 +17,13 @@ from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_p
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import plan
-import ranks
+from klear import ranks
 import rl_gppo
 from policy import HeadLogprobs, Policy, load_policy, plan_microbatches
-from layout import FAMILIES, distinct, products, worth_sharing
+from klear.layout import FAMILIES, distinct, products, worth_sharing
 from rewards import Reward
 from rl_gppo import Config, Prompt, Sample, collate, token_logprobs
-from ranks import Run
+from klear.ranks import Run
 from runs import read_config
 
 

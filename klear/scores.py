@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from answers import plain_verdict
+from klear.answers import plain_verdict
 from runs import die, one_line
 
 # The settings that decide a figure: the report lists them, a comparison says which differ.

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import answers
 import rewards
 import sandbox
-from rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
+from klear import answers
+from klear.rows import asked, benchmark_texts, prompt_of, responses_of, row_id, truth_of
+from klear.shards import map_rows
+from klear.texts import digest, folded, language_of, minhash, ngrams
 from runs import die, one_line
-from shards import map_rows
-from texts import digest, folded, language_of, minhash, ngrams
 
 shared = SimpleNamespace()  # cfg, filters, rules, grams, keys, names, problems; of curate.py: traces, shown, prompts
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rows import BOM, on_hub, parse_row, read_source
+from klear.rows import BOM, on_hub, parse_row, read_source
 from runs import die
 
 

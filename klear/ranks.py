@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from lora import adapted, add_adapters, plain_weights, save_adapter
+from klear.lora import adapted, add_adapters, plain_weights, save_adapter
 from policy import Policy, end_of_turn, warn_of_emulated_bf16
 from runs import Stop, check_room, checkpoints, cores_per_rank, die, one_line, rank_lost, signals
 
