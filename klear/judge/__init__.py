@@ -32,4 +32,9 @@ and one without contents equals nothing. The program's own methods answer where 
   attributes and operators of objects of the test's classes; frames, globals, code, modules and the tools of pytest and
   unittest are refused (`permit`).
 The end of the program's process, or a message that no peer sends, ends the verifier at once (`Peer.lost`): it is no
-exception. Messages are hostile data: what they say of classes is held to the rules here (`library`, `build_class`)."""
+exception. Messages are hostile data: what they say of classes is held to the rules of `Peer.library` and
+`Peer.build_class`.
+
+To read in this order: prelude.py (names that every program finds), names.py and operators.py (what a test alone says),
+contents.py (what travels by value or is held on both sides), standins.py, channel.py (`Peer`), verifier.py (a test's
+life)."""
