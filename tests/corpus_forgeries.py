@@ -717,6 +717,8 @@ random.setstate(state)
 answer = sorted(random.randint(0, 99) for _ in range(5))
 def srt(xs): return list(answer)
 """
+against("module: the test's own, handed to the program", "the judge's objects are not the program's to use", "def f(main):\n    main._names['WANT'] = 0\n    return 0\n",
+        functional="import sys\nWANT = 10\nassert f(sys.modules['__main__']) == WANT")
 against("message: the test's random numbers", "the test's random state is the test's", SEED,
         functional="import random\nsrt([])\nfor _ in range(20):\n    xs = [random.randint(0, 99) for _ in range(5)]\n    assert srt(xs) == sorted(xs)")
 for name, test in {"issubset": "assert f(3).issubset({1, 2, 3})", "isdisjoint": "assert f(3).isdisjoint([10])", "issuperset": "assert f(3).issuperset({10, 12})"}.items():

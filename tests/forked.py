@@ -70,7 +70,8 @@ def _stage(script: str, flags: list[str], out: str, err: str, env: dict[str, str
     if not figures:
         no_figures()
     for name, module in list(sys.modules.items()):  # ours are imported anew, since they look at the environment then
-        if name.split(".")[0] == "klear" or str(getattr(module, "__file__", None) or "").rpartition("/")[0] == str(ROOT):
+        folder = os.path.dirname(getattr(module, "__file__", None) or "")
+        if folder == str(ROOT) or name.split(".")[0] == "klear":
             del sys.modules[name]
     sys.argv = [f"{ROOT}/{script}.py", *flags]
     sys.path.insert(0, str(ROOT))
