@@ -42,6 +42,7 @@ import io
 import json
 import logging
 import multiprocessing.context
+import multiprocessing.resource_tracker
 import multiprocessing.spawn
 import os
 import pickle
@@ -326,6 +327,7 @@ def start_worker(owner: int, files: list[str], script: str) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != owner:  # it died before the line above
         os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # pebble ignores it by now
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits in vain while C code runs, then pebble 3 s
     warnings.filterwarnings("ignore", "sandbox:")  # what this machine lacks was said by the owner (sandbox_works)
     for path in files:
@@ -419,6 +421,8 @@ class RewardPool:
 
     def _keep(self) -> None:
         """Starts pebble's pool and replaces it if it breaks (pebble gives up if a worker is killed while idle)."""
+        multiprocessing.resource_tracker.ensure_running()  # it would unblock SIGINT here when a worker needs it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers begin so: no traceback of what they import
         while True:
             pool = self._process_pool(self.workers, initializer=start_worker, context=CleanSpawn(),
                                initargs=(os.getpid(), list(FILES), script_of_main()))

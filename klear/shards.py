@@ -1,5 +1,6 @@
 """Files of rows read by all cores: cut into parts that forked processes read, with results in the order of the file."""
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -96,6 +97,8 @@ def in_parallel(work: Callable, tasks: Iterable, workers: int) -> Iterator[tuple
     workers = workers or len(os.sched_getaffinity(0))
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), end_with_parent, (os.getpid(),))
     try:
+        with ctrl_c_waits():
+            pool.submit(os.getpid)  # forks all workers
         for task in tasks:
             waiting.append((task, pool.submit(work, task)))
             if len(waiting) > 2 * workers:
@@ -105,6 +108,19 @@ def in_parallel(work: Callable, tasks: Iterable, workers: int) -> Iterator[tuple
         die("a worker process was killed, most likely for want of memory; --workers 1 needs the least", 1)
     finally:
         pool.shutdown(cancel_futures=True)  # waits: a pool that still ends while Python does writes to a closed pipe
+
+
+@contextlib.contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C is heard at the end: Python ignores what is raised in the hooks that run at a fork."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(signal.SIGINT, None)
 
 
 def end_with_parent(parent: int) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from math_triples import hanging_triples, house_triples, triples
 
-from klear import answers
 import rewards
 import sandbox
+from klear import answers
 from rewards import Job, Reward, RewardPool, Verifier, check, extract_answer, score
 
 ROOT = Path(__file__).parent.parent
@@ -381,6 +381,16 @@ def test_score_is_bounded():
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_workers_start(tmp_path):
+    """The terminal sends it to them too, and what they import then would end in a traceback each."""
+    (tmp_path / "sitecustomize.py").write_text("import os, signal, sys\nif 'spawn_main' in str(sys.orig_argv):\n    os.kill(os.getpid(), signal.SIGINT)\n")
+    code = ("import rewards\nif __name__ == '__main__':\n    with rewards.RewardPool(1, 20) as pool:\n"
+            "        print(pool.score_batch([dict(data_source='math_verify', response='4', ground_truth='4')])[0].status)")
+    (tmp_path / "main.py").write_text(code)
+    done = subprocess.run([sys.executable, str(tmp_path / "main.py")], env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("correct\n", "")
+
+
 def test_idle_workers_killed():
     with RewardPool(2, timeout_s=10) as pool:
         assert pool.score_batch([item("\\boxed{1/3}", "\\frac13")])[0].correct
